@@ -1,0 +1,1 @@
+"""Behaviour: the actor runtime, the four actors and their pure cores."""

@@ -1,0 +1,1 @@
+"""The world: command line, settings, and the adapters behind the ports."""

@@ -1,0 +1,1 @@
+"""Words and wires: the vocabulary, the confirmed session and its links."""
