@@ -1,0 +1,91 @@
+"""The stdio link: a link over two pipe descriptors.
+
+The parent makes the pipes and starts the wrapper with them as its stdin and stdout. The child
+moves them away from fd 0 and 1 before anything heavy is imported (pilot/wrapper_boot.py), so
+that no print of a library or a grandchild can reach the protocol.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from typing import cast
+
+from transport.link import Link
+from transport.session import LinkOptions, Role, Session
+
+
+class _PipeStream(asyncio.Protocol):
+    """Both halves of a pipe pair as one `ByteStream`, feeding one link."""
+
+    def __init__(self, link: Link) -> None:
+        self._link = link
+        self._reader: asyncio.ReadTransport | None = None
+        self._writer: asyncio.WriteTransport | None = None
+        self._has_ended = False
+
+    # The read half tells the link; the write half's end means that the peer is gone too.
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        if isinstance(transport, asyncio.ReadTransport):
+            self._reader = transport
+        else:
+            self._writer = cast("asyncio.WriteTransport", transport)
+
+    def data_received(self, data: bytes) -> None:
+        self._link.data_received(data)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if not self._has_ended:
+            self._has_ended = True
+            self._link.eof_received()
+        self.close()
+
+    def write(self, data: bytes) -> None:
+        if self._writer is not None and not self._writer.is_closing():
+            self._writer.write(data)
+
+    def unwritten_bytes(self) -> int:
+        return 0 if self._writer is None else self._writer.get_write_buffer_size()
+
+    def close(self) -> None:
+        for half in (self._writer, self._reader):
+            if half is not None and not half.is_closing():
+                half.close()
+
+
+class _WriteHalf(asyncio.BaseProtocol):
+    """Keeps the write transport's end apart: data unread by us must still be read."""
+
+    def __init__(self, stream: _PipeStream) -> None:
+        self._stream = stream
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._stream.connection_made(transport)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """A peer that closed its stdin may still be talking; its end comes on the read half."""
+
+
+async def stdio_link(
+    role: Role,
+    *,
+    read_fd: int,
+    write_fd: int,
+    epoch: int = 0,
+    options: LinkOptions | None = None,
+    release: str = "",
+) -> Link:
+    """Return a link over two pipe descriptors, which it owns and closes.
+
+    ``epoch`` is for the agent's end. The descriptors become non-blocking; they must not be
+    shared with a process that expects them to block.
+    """
+    loop = asyncio.get_running_loop()
+    session = Session(role, now=loop.time(), epoch=epoch, options=options, release=release)
+    link = Link(session, loop=loop)
+    stream = _PipeStream(link)
+    await loop.connect_write_pipe(lambda: _WriteHalf(stream), os.fdopen(write_fd, "wb", 0))
+    link.attach(stream)
+    await loop.connect_read_pipe(lambda: stream, os.fdopen(read_fd, "rb", 0))
+    return link
