@@ -177,7 +177,8 @@ def path_to(before: JobStatus, after: JobStatus) -> tuple[JobStatus, ...]:
         if here is after:
             return path
         for following in sorted(TRANSITIONS.get(here, ()), key=lambda status: RANKS[status].level):
-            if following not in seen and here not in FINAL and following is not S.WAITING:
+            is_way = following is not S.WAITING or after is S.WAITING
+            if following not in seen and here not in FINAL and is_way:
                 seen.add(following)
                 paths.append((*path, following))
     raise IllegalTransition(f"no way leads from {before} to {after}")

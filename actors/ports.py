@@ -13,6 +13,8 @@ from collections.abc import Callable, Mapping, Sequence
 from enum import StrEnum
 from typing import Protocol
 
+import msgspec
+
 from transport.link import Link
 from transport.messages import (
     ConfinementReported,
@@ -21,7 +23,6 @@ from transport.messages import (
     JobDescription,
     JobStatus,
     KillReason,
-    Limits,
     OutputSpec,
     ProcessIdentity,
     ProcessRole,
@@ -29,13 +30,18 @@ from transport.messages import (
     SavedFile,
     Usage,
 )
+from transport.secret import Secret
 
 
 class Clock(Protocol):
-    """The time of day; durations come from the event loop, which a simulation replaces."""
+    """Time for records and time for durations; a simulation has its own."""
 
     def now(self) -> float:
-        """Return UTC seconds since the epoch."""
+        """Return UTC seconds since the epoch: for records, never for durations."""
+        ...
+
+    def monotonic(self) -> float:
+        """Return seconds of a clock that never jumps, the event loop's."""
         ...
 
 
@@ -226,10 +232,17 @@ class LaunchedWrapper(Protocol):
     """Why it was launched this way: for the job's trace."""
     work_directory: str
     """On the host: what the Monitor measures."""
+    mark: str
+    """The attempt's unique environment marker, in all its processes."""
     paths: WrapperPaths
+    """Where things are, as the wrapper sees them."""
 
     async def wait(self) -> WrapperExit:
         """Wait until the launched process has ended."""
+        ...
+
+    def host_path(self, location: str) -> str:
+        """Return where a file that the wrapper saved is on the host."""
         ...
 
     def signal(self, number: int) -> None:
@@ -245,7 +258,7 @@ class WrapperPaths(Record, frozen=True, kw_only=True):
     private_directory: str
     inputs: tuple[InputFile, ...] = ()
     """The job's inputs and input data with their sources mapped; same order as described."""
-    environment: dict[str, str] = {}
+    environment: dict[str, str] = msgspec.field(default_factory=dict)
 
 
 class WrapperLauncher(Protocol):
@@ -322,14 +335,25 @@ class Certificate(Record, frozen=True, kw_only=True):
     expires_at: float
 
 
+class Token(Record, frozen=True, kw_only=True):
+    """A bearer token for a job."""
+
+    text: Secret
+    expires_at: float
+
+
 class Authority(Protocol):
-    """Signs certificates: on the node for now, the queue service later."""
+    """Signs certificates and hands out tokens: on the node now, the queue service later."""
 
     async def issue(self, identity: JobIdentity, signing_request: str) -> Certificate:
         """Sign for ``identity``, whatever names the request itself asks for.
 
         Raises `transport.errors.UserError` when the request is broken or its key unfit.
         """
+        ...
+
+    async def token(self, identity: JobIdentity) -> Token:
+        """Return a bearer token; raises `transport.errors.OperatorError` when there is none."""
         ...
 
 
@@ -412,6 +436,10 @@ class Stager(Protocol):
         """Copy the inputs; raise `transport.errors.UserError` naming the one that can't be."""
         ...
 
+    async def write_input_list(self, description: JobDescription, work_directory: str) -> None:
+        """Write the list of input data in the format asked for; nothing where there is none."""
+        ...
+
     async def stage_out(
         self, outputs: Sequence[OutputSpec], work_directory: str, output_directory: str
     ) -> SavedOutputs:
@@ -426,7 +454,7 @@ class KeyMaker(Protocol):
         """Write a new private key (0600) and return the PEM signing request for it."""
         ...
 
-    def store(self, private_directory: str, kind: CredentialKind, text: str) -> str:
+    async def store(self, private_directory: str, kind: CredentialKind, text: str) -> str:
         """Write a certificate chain or a token (0600, atomically) and return its path."""
         ...
 

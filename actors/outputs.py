@@ -1,0 +1,36 @@
+"""Which outputs to save, by how the job ended: a pure choice."""
+
+from __future__ import annotations
+
+import msgspec
+
+from transport.messages import JobDescription, OutputSpec
+
+UNNAMED_ARCHIVE = "jalien_defarchNOSPEC"
+"""What AliEn calls the archive of a job that named no output; the job's id is appended."""
+
+_LOGS = OutputSpec(archive="log_archive.zip", patterns=("std*",), copies=1, is_required=False)
+
+
+def outputs_to_save(
+    description: JobDescription, *, job_id: int, has_failed: bool
+) -> tuple[OutputSpec, ...]:
+    """Return what is to be saved; stdout and stderr are always part of it.
+
+    A failed or stopped job keeps its error outputs only: its results are not to be mistaken
+    for good ones, its logs are there to look at.
+    """
+    chosen = description.error_outputs if has_failed else description.outputs
+    named = tuple(_with_id(spec, job_id) for spec in chosen)
+    return named if _covers_logs(named) else (*named, _LOGS)
+
+
+def _with_id(spec: OutputSpec, job_id: int) -> OutputSpec:
+    if spec.archive != UNNAMED_ARCHIVE:
+        return spec
+    return msgspec.structs.replace(spec, archive=f"{UNNAMED_ARCHIVE}.{job_id}")
+
+
+def _covers_logs(specs: tuple[OutputSpec, ...]) -> bool:
+    patterns = {pattern for spec in specs for pattern in spec.patterns}
+    return {"stdout", "stderr"} <= patterns or "std*" in patterns or "*" in patterns
