@@ -32,7 +32,7 @@ from actors.effects import (
     Unschedule,
     WorkFailed,
 )
-from actors.messages import FromLink
+from actors.messages import FromLink, StopWork
 from actors.outputs import outputs_to_save
 from actors.ports import (
     Clock,
@@ -344,6 +344,12 @@ class JobWrapper(Actor):
             yield from self._fail(failure, f"the validation {told(end)}")
 
     # --- stopping ------------------------------------------------------------------------
+
+    @handles(StopWork)
+    def stop_work(self, message: StopWork) -> Effects:
+        """End for a reason of the node's own: its TERM came to the wrapper itself."""
+        grace_s = self._order.stop_grace_s if self._order is not None else 0.0
+        return self._stop(message.reason, grace_s)
 
     def _stop(self, reason: KillReason, grace_s: float) -> Effects:
         if self._stage is Stage.FINISHED or (

@@ -272,6 +272,10 @@ class WrapperLauncher(Protocol):
         """
         ...
 
+    async def rescue(self, order: LaunchOrder) -> tuple[SavedFile, ...]:
+        """Save what a wrapper left that died before it could; as for a failed job."""
+        ...
+
     async def clean(self, order: LaunchOrder) -> None:
         """Remove what the attempt left on the node's disk, but for its outputs and its log."""
         ...

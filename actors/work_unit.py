@@ -18,6 +18,7 @@ What must stay true:
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from enum import StrEnum
 from functools import partial
@@ -159,6 +160,7 @@ class _Reported(Message, frozen=True, kw_only=True):
 
 class _Cleaned(Message, frozen=True, kw_only=True):
     survivors: int
+    rescued: tuple[SavedFile, ...]
 
 
 class WorkUnit(Actor):
@@ -191,6 +193,7 @@ class WorkUnit(Actor):
         self._payload_since: float | None = None
         self._payload_wall_s = 0.0
         self._kills = 0
+        self._rescued: tuple[SavedFile, ...] = ()
 
     # --- launching -----------------------------------------------------------------------
 
@@ -554,12 +557,17 @@ class WorkUnit(Actor):
             survivors = await self._ports.table.sweep(
                 self._wrapper.mark, self._wrapper.launcher_pid, deadline_s=self._options.leave_s
             )
+        rescued: tuple[SavedFile, ...] = ()
+        if self._outcome is None and self._wrapper is not None:
+            async with asyncio.timeout(self._options.saving_s):
+                rescued = await self._ports.launcher.rescue(self._order)
         await self._ports.launcher.clean(self._order)
-        return _Cleaned(survivors=survivors)
+        return _Cleaned(survivors=survivors, rescued=rescued)
 
     @handles(_Cleaned)
     def cleaned(self, message: _Cleaned) -> Effects:
         """Report the end: nothing of the job is left on the node."""
+        self._rescued = message.rescued
         if message.survivors:
             yield from self._trace(f"killed {message.survivors} processes left by the job")
         yield from self._conclude()
@@ -606,8 +614,8 @@ class WorkUnit(Actor):
         )
 
     def _outputs_on_host(self, outcome: Outcome) -> tuple[SavedFile, ...]:
-        if self._wrapper is None:
-            return ()
+        if self._wrapper is None or self._outcome is None:
+            return self._rescued
         host_path = self._wrapper.host_path
         return tuple(
             msgspec.structs.replace(file, location=host_path(file.location))

@@ -24,7 +24,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from actors.ports import Certificate, Clock, JobIdentity
+from actors.ports import Certificate, Clock, JobIdentity, Token
 from pilot.keys import ensure_private_directory
 from transport.errors import OperatorError, UserError
 from transport.messages import Record
@@ -95,6 +95,12 @@ class NodeAuthority:
     def trust_anchor(self) -> str:
         """The authority's own certificate, PEM: what a service needs to believe its jobs."""
         return _pem(self._certificate)
+
+    async def token(self, identity: JobIdentity) -> Token:
+        """Refuse: an authority on the node hands out no tokens."""
+        raise OperatorError(
+            f"Job {identity.job_id} asks for a token, and an authority on the node has none."
+        )
 
     async def issue(self, identity: JobIdentity, signing_request: str) -> Certificate:
         """Sign for ``identity``; see `actors.ports.Authority`. Takes well under a millisecond."""

@@ -40,7 +40,7 @@ class FileKeyMaker:
             raise UserError(f"{common_name!r} can't be a certificate's name: 1 to 64 letters can.")
         return await asyncio.to_thread(_make_request, private_directory, common_name)
 
-    def store(self, private_directory: str, kind: CredentialKind, text: str) -> str:
+    async def store(self, private_directory: str, kind: CredentialKind, text: str) -> str:
         """Write a certificate chain or a token and return its path.
 
         A reader of that path sees the old text or the new, whole.

@@ -34,7 +34,7 @@ from typing import TYPE_CHECKING, BinaryIO, ParamSpec, TypeVar
 
 from actors.ports import SavedOutputs, StagedFile
 from transport.errors import OperatorError, UserError
-from transport.messages import InputFile, OutputSpec, SavedFile
+from transport.messages import InputFile, JobDescription, OutputSpec, SavedFile
 
 if TYPE_CHECKING:
     from zipfile import ZipFile, ZipInfo
@@ -73,6 +73,16 @@ class LocalStager:
         when the work directory can't take it.
         """
         return await _in_thread(partial(_stage_in, tuple(inputs), work_directory))
+
+    async def write_input_list(self, description: JobDescription, work_directory: str) -> None:
+        """Write the list of input data in the format asked for; nothing where there is none."""
+        if description.input_data:
+            write_input_data_list(
+                work_directory,
+                description.input_data_list,
+                description.input_data_list_format,
+                description.input_data,
+            )
 
     async def stage_out(
         self, outputs: Sequence[OutputSpec], work_directory: str, output_directory: str

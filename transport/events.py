@@ -10,7 +10,10 @@ from transport.messages import Message
 
 
 class Refusal(StrEnum):
-    """Why a frame was dropped. Each is counted; the link lives on, up to a number of them."""
+    """Why a frame was dropped. Each is counted; the link lives on, up to a number of them.
+
+    Unknown messages never end a link: only the first few of them are told, all are counted.
+    """
 
     NOT_AN_ENVELOPE = "not-an-envelope"
     UNKNOWN_KIND = "unknown-kind"

@@ -25,6 +25,7 @@ GOODBYE    0                       why, a sentence       both, before closing
 from __future__ import annotations
 
 from enum import IntEnum
+from typing import Annotated, TypeVar
 
 import msgspec
 
@@ -70,7 +71,7 @@ class Welcome(msgspec.Struct, frozen=True, kw_only=True):
     """Agent to wrapper: the version, the epoch and the limits of this link."""
 
     version: int
-    epoch: int
+    epoch: Annotated[int, msgspec.Meta(ge=1)]
     heartbeat_s: float
     silence_s: float
     window: int
@@ -83,6 +84,7 @@ class OversizeFrame(Exception):
 _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(Envelope)
 _NIL = msgspec.Raw(b"\xc0")
+_BodyType = TypeVar("_BodyType")
 
 
 def encode_frame(kind: FrameKind, epoch: int, sequence: int, body: bytes | None = None) -> bytes:
@@ -102,6 +104,17 @@ def decode_envelope(data: bytes) -> Envelope:
         return _decoder.decode(data)
     except (RecursionError, UnicodeDecodeError) as error:
         raise msgspec.DecodeError(f"not an envelope: {error}") from error
+
+
+def decode_body(body: msgspec.Raw, kind: type[_BodyType]) -> _BodyType:
+    """Decode the body of one of the session's own frames.
+
+    Raises `msgspec.DecodeError` (or a subclass) for anything that isn't a ``kind``.
+    """
+    try:
+        return msgspec.msgpack.decode(body, type=kind)
+    except (RecursionError, UnicodeDecodeError) as error:
+        raise msgspec.DecodeError(f"not a {kind.__name__}: {error}") from error
 
 
 class FrameSplitter:

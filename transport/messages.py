@@ -369,8 +369,9 @@ class LogWritten(Message, frozen=True, kw_only=True, tag="log-written"):
 
 
 class FileStaged(Message, frozen=True, kw_only=True, tag="file-staged"):
-    """Wrapper to agent: a file came in or went out."""
+    """Wrapper to agent: a file came in or went out. `JobFinished` names the saved ones again."""
 
+    delivery = Delivery.LOSSY
     direction: str
     """"in" or "out"."""
     name: str

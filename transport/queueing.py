@@ -58,9 +58,10 @@ class PolicyQueue(Generic[T]):
             cell[0] = item
             self.replaced += 1
             return True
-        if delivery is Delivery.LOSSY and len(self._lossy) >= self._lossy_max:
-            self._drop_oldest_lossy()
-        if self._size >= self._room and not self._make_room(delivery):
+        is_full = self._size >= self._room
+        if delivery is Delivery.LOSSY and self._lossy and (is_full or self._has_enough_lossy()):
+            self._drop_oldest_lossy()  # The new one takes its place: one for one.
+        elif is_full and not (delivery is Delivery.CONTROL and self._has_reserve()):
             self.refused += 1
             return False
         self._append([item, delivery, key])
@@ -87,15 +88,16 @@ class PolicyQueue(Generic[T]):
             self._lossy.append(cell)
         self._size += 1
 
-    def _make_room(self, delivery: Delivery) -> bool:
-        if delivery is Delivery.CONTROL:
-            return self._size < self._room + self._reserve
-        if delivery is Delivery.LOSSY and self._lossy:
-            self._drop_oldest_lossy()
-            return self._size < self._room
-        return False
+    def _has_enough_lossy(self) -> bool:
+        return len(self._lossy) >= self._lossy_max
+
+    def _has_reserve(self) -> bool:
+        return self._size < self._room + self._reserve
 
     def _drop_oldest_lossy(self) -> None:
         self._lossy.popleft().clear()
         self._size -= 1
         self.dropped += 1
+        if len(self._cells) > 2 * (self._room + self._reserve):
+            # A flood into a queue that nobody empties must not pile up empty cells.
+            self._cells = deque(cell for cell in self._cells if cell)

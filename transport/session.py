@@ -19,8 +19,9 @@ handled it, not when it was read. The sender keeps what isn't confirmed.
 
 Rules, and what must stay true:
 
-* At most ``window`` messages are unconfirmed. What is sent beyond waits in a bounded backlog,
-  whose policy at the bound is the message's own (`Delivery`); `send` tells when it refused.
+* At most ``window`` messages are unconfirmed, and no further one is sent while they make up a
+  greatest frame's bytes. What is sent beyond waits in a bounded backlog, whose policy at the
+  bound is the message's own (`Delivery`); `send` tells when it refused.
 * A message is delivered once. After a re-attach both ends say what they have received;
   unconfirmed messages that the other side lacks go again, and a repeated one that was handled
   is only echoed again.
@@ -28,18 +29,20 @@ Rules, and what must stay true:
 * Every wait has a deadline: the greeting, silence, a confirmation, a re-attach. The caller
   asks `next_deadline` and calls `handle_timer`; time comes in as ``now`` and from nowhere else.
 * A frame that can't be used is refused by name and counted. Those that leave the stream in
-  doubt (`CloseCause`) end the session; the rest don't.
+  doubt (`CloseCause`) end the session; the rest don't, up to a number of them. A message that
+  only a newer peer knows is no fault of that peer's, and never ends it.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from enum import StrEnum
 
 import msgspec
 
 from transport.codec import Codec, Undecodable, agent_codec, digest, wrapper_codec
-from transport.errors import InternalError
+from transport.errors import InternalError, OperatorError
 from transport.events import (
     CloseCause,
     Closed,
@@ -60,6 +63,7 @@ from transport.frames import (
     Hello,
     OversizeFrame,
     Welcome,
+    decode_body,
     decode_envelope,
     encode_frame,
 )
@@ -103,6 +107,16 @@ class LinkOptions(msgspec.Struct, frozen=True, kw_only=True):
     refusals_max: int = 16
     frame_bytes_max: int = FRAME_BYTES_MAX
 
+    def __post_init__(self) -> None:
+        """Raise `OperatorError` for limits that no link can live by."""
+        if self.window < 1:
+            raise OperatorError(f"a link's window is at least 1, not {self.window}")
+        if not 0 < self.heartbeat_s < self.silence_s < math.inf:
+            raise OperatorError(
+                f"a link's heartbeat_s ({self.heartbeat_s:g}) is above 0 and below its "
+                f"silence_s ({self.silence_s:g}), which is finite"
+            )
+
 
 class SessionStatistics(msgspec.Struct, frozen=True, kw_only=True):
     """Counters since the start, and what can fill up."""
@@ -121,6 +135,14 @@ class SessionStatistics(msgspec.Struct, frozen=True, kw_only=True):
 
 class MessageTooLarge(InternalError):
     """Raised when a message to send exceeds the frame maximum; the session goes on."""
+
+
+class MessageUnencodable(InternalError):
+    """Raised when a message to send holds what has no wire form; the session goes on.
+
+    Text that isn't Unicode, say: a file name with foreign bytes has to be made printable
+    where it is read.
+    """
 
 
 class _Unconfirmed(msgspec.Struct):
@@ -161,6 +183,7 @@ class Session:
             self._options.backlog, control_reserve=self._options.control_reserve
         )
         self._unconfirmed: dict[int, _Unconfirmed] = {}
+        self._unconfirmed_bytes = 0
         self._unhandled: dict[int, int] = {}
         self._sent = 0
         self._received = 0
@@ -218,11 +241,15 @@ class Session:
     def send(self, message: Message, now: float) -> bool:
         """Send, or keep until the window opens; False where the message's policy refuses.
 
-        Raises `MessageTooLarge`; does nothing but return False once the session is closed.
+        Raises `MessageTooLarge` or `MessageUnencodable`; does nothing but return False once
+        the session is closed.
         """
         if self._state is SessionState.CLOSED:
             return False
-        body = self._codec.encode(message)
+        try:
+            body = self._codec.encode(message)
+        except (UnicodeEncodeError, OverflowError, TypeError) as error:
+            raise MessageUnencodable(f"{type(message).__name__} has no wire form: {error}") from error
         if len(body) + _ENVELOPE_BYTES > self._options.frame_bytes_max:
             raise MessageTooLarge(
                 f"{type(message).__name__} has {len(body)} bytes; "
@@ -242,7 +269,7 @@ class Session:
     def close(self, why: str, now: float) -> None:
         """Say goodbye and end the session; what isn't confirmed is given up."""
         if self._state in (SessionState.OPEN, SessionState.GREETING):
-            self._say(FrameKind.GOODBYE, 0, _encode(why[:1000]), now)
+            self._say_goodbye(why, now)
         self._state = SessionState.CLOSED
 
     def fail(self, cause: CloseCause, detail: str, now: float) -> None:
@@ -267,7 +294,7 @@ class Session:
         self._last_heard = now
         self._splitter.feed(data)
         try:
-            while self._state is not SessionState.CLOSED:
+            while not self._is_closed():
                 frame = self._splitter.next_frame()
                 if frame is None:
                     return
@@ -308,24 +335,13 @@ class Session:
 
     def next_deadline(self) -> float | None:
         """Return when `handle_timer` is next to be called, or None when nothing is awaited."""
-        options = self._options
-        match self._state:
-            case SessionState.CLOSED:
-                return None
-            case SessionState.GREETING:
-                return self._state_since + options.greeting_s
-            case SessionState.DETACHED:
-                return self._state_since + options.resume_s
-            case SessionState.OPEN:
-                deadline = min(
-                    self._last_said + options.heartbeat_s, self._last_heard + options.silence_s
-                )
-                oldest = next(iter(self._unconfirmed.values()), None)
-                return (
-                    deadline
-                    if oldest is None
-                    else min(deadline, oldest.sent_at + options.confirm_s)
-                )
+        if self._state is SessionState.CLOSED:
+            return None
+        if self._state is SessionState.GREETING:
+            return self._state_since + self._options.greeting_s
+        if self._state is SessionState.DETACHED:
+            return self._state_since + self._options.resume_s
+        return self._next_open_deadline()
 
     def handle_timer(self, now: float) -> None:
         """Do what is due at ``now``; early calls do nothing."""
@@ -340,6 +356,13 @@ class Session:
             self._close(CloseCause.SILENT, f"not attached again within {waited:g} s", now)
         else:
             self._handle_open_timer(now)
+
+    def _next_open_deadline(self) -> float:
+        options = self._options
+        deadline = min(self._last_said + options.heartbeat_s, self._last_heard + options.silence_s)
+        for oldest in self._unconfirmed.values():
+            return min(deadline, oldest.sent_at + options.confirm_s)
+        return deadline
 
     def _handle_open_timer(self, now: float) -> None:
         options = self._options
@@ -381,7 +404,7 @@ class Session:
             self._refuse(Refusal.SECOND_HELLO, "a greeting where none was due", now)
             return
         try:
-            hello = msgspec.msgpack.decode(envelope.body, type=Hello)
+            hello = decode_body(envelope.body, Hello)
         except msgspec.MsgspecError as error:
             self._refuse(Refusal.BROKEN_MESSAGE, f"Hello: {error}", now)
             return
@@ -403,21 +426,17 @@ class Session:
             self._refuse(Refusal.SECOND_HELLO, "a welcome where none was due", now)
             return
         try:
-            welcome = msgspec.msgpack.decode(envelope.body, type=Welcome)
+            welcome = decode_body(envelope.body, Welcome)
         except msgspec.MsgspecError as error:
             self._refuse(Refusal.BROKEN_MESSAGE, f"Welcome: {error}", now)
             return
-        if self._opened_once and welcome.epoch != self._epoch:
+        if welcome.version not in PROTOCOL_VERSIONS:
+            detail = f"the agent chose version {welcome.version}, we speak {PROTOCOL_VERSIONS}"
+            self._close_with_goodbye(CloseCause.WRONG_VERSION, detail, now)
+        elif self._opened_once and welcome.epoch != self._epoch:
             self._refuse(Refusal.STALE_EPOCH, f"Welcome of epoch {welcome.epoch}", now)
-            return
-        self._epoch = welcome.epoch
-        self._options = msgspec.structs.replace(
-            self._options,
-            heartbeat_s=welcome.heartbeat_s,
-            silence_s=welcome.silence_s,
-            window=welcome.window,
-        )
-        self._open("", now)
+        else:
+            self._take_welcome(welcome, now)
 
     def _on_data(self, envelope: Envelope, now: float) -> None:
         sequence, body = envelope.sequence, envelope.body
@@ -425,9 +444,9 @@ class Session:
             self._refuse(Refusal.NOT_AN_ENVELOPE, f"data with sequence {sequence}", now)
             return
         if sequence <= self._received:
-            # It went again after a re-attach. Handled already: say so again; else soon.
+            # It went again after a re-attach. Answered already: answer again; else soon.
             if sequence not in self._unhandled:
-                self._say(FrameKind.ECHO, sequence, _encode(digest(body)), now)
+                self._answer_again(sequence, body, now)
             return
         if sequence != self._received + 1:
             detail = f"message {sequence} came after {self._received}"
@@ -447,6 +466,14 @@ class Session:
             return
         self._unhandled[sequence] = digest(body)
         self._events.append(MessageReceived(sequence=sequence, message=message))
+
+    def _answer_again(self, sequence: int, body: msgspec.Raw, now: float) -> None:
+        try:
+            self._codec.decode(body)
+        except Undecodable as error:
+            self._say(FrameKind.UNSUPPORTED, sequence, _encode(error.tag), now)
+        else:
+            self._say(FrameKind.ECHO, sequence, _encode(digest(body)), now)
 
     def _on_echo(self, envelope: Envelope, now: float) -> None:
         entry = self._unconfirmed.get(envelope.sequence)
@@ -474,7 +501,8 @@ class Session:
         """Having been heard was all."""
 
     def _on_goodbye(self, envelope: Envelope, now: float) -> None:
-        if envelope.epoch not in (0, self._epoch):
+        # A wrapper that was never welcomed has no epoch to compare with.
+        if self._epoch > 0 and envelope.epoch not in (0, self._epoch):
             self._refuse(Refusal.STALE_EPOCH, f"Goodbye of epoch {envelope.epoch}", now)
             return
         self._close(CloseCause.GOODBYE, _text(envelope.body), now)
@@ -499,6 +527,20 @@ class Session:
         )
         self._say(FrameKind.WELCOME, 0, _encode(welcome), now)
 
+    def _take_welcome(self, welcome: Welcome, now: float) -> None:
+        try:
+            self._options = msgspec.structs.replace(
+                self._options,
+                heartbeat_s=welcome.heartbeat_s,
+                silence_s=welcome.silence_s,
+                window=welcome.window,
+            )
+        except OperatorError as error:
+            self._refuse(Refusal.BROKEN_MESSAGE, f"Welcome: {error}", now)
+            return
+        self._epoch = welcome.epoch
+        self._open("", now)
+
     def _open(self, release: str, now: float) -> None:
         is_resumed, self._opened_once = self._opened_once, True
         self._enter(SessionState.OPEN, now)
@@ -509,16 +551,24 @@ class Session:
             self._say(FrameKind.DATA, sequence, entry.body, now)
         self._drain_backlog(now)
 
+    def _is_closed(self) -> bool:
+        return self._state is SessionState.CLOSED
+
     def _has_window(self) -> bool:
-        return self._state is SessionState.OPEN and len(self._unconfirmed) < self._options.window
+        return (
+            self._state is SessionState.OPEN
+            and len(self._unconfirmed) < self._options.window
+            and self._unconfirmed_bytes < self._options.frame_bytes_max
+        )
 
     def _transmit(self, body: bytes, now: float) -> None:
         self._sent += 1
         self._unconfirmed[self._sent] = _Unconfirmed(body, digest(body), now)
+        self._unconfirmed_bytes += len(body)
         self._say(FrameKind.DATA, self._sent, body, now)
 
     def _settle(self, sequence: int, now: float) -> None:
-        del self._unconfirmed[sequence]
+        self._unconfirmed_bytes -= len(self._unconfirmed.pop(sequence).body)
         if len(self._backlog):
             self._drain_backlog(now)
 
@@ -530,15 +580,25 @@ class Session:
         self._last_said = now
         self._out.append(encode_frame(kind, self._epoch, sequence, body))
 
+    def _say_goodbye(self, why: str, now: float) -> None:
+        printable = why[:1000].encode("utf-8", "backslashreplace").decode()
+        self._say(FrameKind.GOODBYE, 0, _encode(printable), now)
+
     def _refuse(self, refusal: Refusal, detail: str, now: float) -> None:
         self._refusals[refusal] = self._refusals.get(refusal, 0) + 1
-        self._events.append(FrameRefused(refusal=refusal, detail=detail[:500]))
-        if sum(self._refusals.values()) > self._options.refusals_max:
-            detail = f"more than {self._options.refusals_max} frames were refused"
+        refusals_max = self._options.refusals_max
+        if refusal is not Refusal.UNKNOWN_MESSAGE or self._refusals[refusal] <= refusals_max:
+            self._events.append(FrameRefused(refusal=refusal, detail=detail[:500]))
+        if self._faults() > refusals_max:
+            detail = f"more than {refusals_max} frames were refused"
             self._close_with_goodbye(CloseCause.TOO_MANY_REFUSALS, detail, now)
 
+    def _faults(self) -> int:
+        """Return how many frames were the peer's fault: that it is newer than we isn't one."""
+        return sum(self._refusals.values()) - self._refusals.get(Refusal.UNKNOWN_MESSAGE, 0)
+
     def _close_with_goodbye(self, cause: CloseCause, detail: str, now: float) -> None:
-        self._say(FrameKind.GOODBYE, 0, _encode(detail), now)
+        self._say_goodbye(detail, now)
         self._close(cause, detail, now)
 
     def _close(self, cause: CloseCause, detail: str, now: float) -> None:
@@ -554,6 +614,6 @@ class Session:
 def _text(body: msgspec.Raw) -> str:
     """Return a short text that the peer sent, or nothing where it is none."""
     try:
-        return msgspec.msgpack.decode(body, type=str)[:1000]
-    except (msgspec.MsgspecError, UnicodeDecodeError):
+        return decode_body(body, str)[:1000]
+    except msgspec.MsgspecError:
         return ""

@@ -27,10 +27,11 @@ class _PipeStream(asyncio.Protocol):
     # The read half tells the link; the write half's end means that the peer is gone too.
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        if isinstance(transport, asyncio.ReadTransport):
-            self._reader = transport
-        else:
-            self._writer = cast("asyncio.WriteTransport", transport)
+        self._reader = cast("asyncio.ReadTransport", transport)
+
+    def writer_made(self, transport: asyncio.WriteTransport) -> None:
+        """Write to this from now on; asyncio's own types don't tell the halves apart."""
+        self._writer = transport
 
     def data_received(self, data: bytes) -> None:
         self._link.data_received(data)
@@ -61,10 +62,10 @@ class _WriteHalf(asyncio.BaseProtocol):
         self._stream = stream
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._stream.connection_made(transport)
+        self._stream.writer_made(cast("asyncio.WriteTransport", transport))
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """A peer that closed its stdin may still be talking; its end comes on the read half."""
+        """Do nothing: a peer that closed its stdin may still talk; the read half tells its end."""
 
 
 async def stdio_link(

@@ -87,7 +87,7 @@ async def test_everything_is_private_whatever_the_umask(private: Path) -> None:
         maker = FileKeyMaker()
         await maker.make_request(str(private), "job-12.1")
         for kind in CredentialKind:
-            maker.store(str(private), kind, "text")
+            await maker.store(str(private), kind, "text")
     finally:
         os.umask(before)
 
@@ -123,24 +123,24 @@ async def test_a_second_key_is_not_made(private: Path) -> None:
     assert key_in(private) == key
 
 
-def test_a_renewed_credential_takes_the_place_of_the_old(private: Path) -> None:
+async def test_a_renewed_credential_takes_the_place_of_the_old(private: Path) -> None:
     """Who holds the old file open still has it whole; nothing else is left behind."""
     maker = FileKeyMaker()
-    path = Path(maker.store(str(private), CredentialKind.TOKEN, "old"))
+    path = Path(await maker.store(str(private), CredentialKind.TOKEN, "old"))
     with path.open() as held:
-        assert maker.store(str(private), CredentialKind.TOKEN, "new") == str(path)
+        assert await maker.store(str(private), CredentialKind.TOKEN, "new") == str(path)
 
         assert held.read() == "old"
     assert path.read_text() == "new"
     assert [entry.name for entry in private.iterdir()] == ["job.token"]
 
 
-def test_a_link_planted_for_a_credential_is_replaced(private: Path, tmp_path: Path) -> None:
+async def test_a_link_planted_for_a_credential_is_replaced(private: Path, tmp_path: Path) -> None:
     """Neither the name nor the temporary name leads anywhere else."""
     private.mkdir(mode=0o700)
     for name in ("job.token", ".job.token.part"):
         (private / name).symlink_to(tmp_path / "trap")
-    path = Path(FileKeyMaker().store(str(private), CredentialKind.TOKEN, "token"))
+    path = Path(await FileKeyMaker().store(str(private), CredentialKind.TOKEN, "token"))
 
     assert not path.is_symlink()
     assert path.read_text() == "token"
@@ -157,7 +157,7 @@ async def test_a_directory_that_is_not_private_is_refused(
     with pytest.raises(OperatorError, match=path):
         await FileKeyMaker().make_request(path, "job-12.1")
     with pytest.raises(OperatorError, match=path):
-        FileKeyMaker().store(path, CredentialKind.TOKEN, "token")
+        await FileKeyMaker().store(path, CredentialKind.TOKEN, "token")
     assert not (tmp_path / "job.key").exists()
 
 
@@ -173,7 +173,7 @@ async def test_another_users_directory_is_refused(
     private: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its owner could read what we write there."""
-    FileKeyMaker().store(str(private), CredentialKind.TOKEN, "token")
+    await FileKeyMaker().store(str(private), CredentialKind.TOKEN, "token")
     monkeypatch.setattr(os, "geteuid", lambda: 4_000_000)
 
     with pytest.raises(OperatorError, match="another user's"):
@@ -201,7 +201,7 @@ async def test_a_key_that_cannot_be_written_whole_is_not_left_there(
     assert modes(private) == {}
 
 
-def test_a_credential_that_cannot_be_created_is_the_operators_error(
+async def test_a_credential_that_cannot_be_created_is_the_operators_error(
     private: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The sentence names the file."""
@@ -212,4 +212,4 @@ def test_a_credential_that_cannot_be_created_is_the_operators_error(
     monkeypatch.setattr(os, "open", refuse)
 
     with pytest.raises(OperatorError, match=r"job\.token\.part can't be written: Read-only"):
-        FileKeyMaker().store(str(private), CredentialKind.TOKEN, "token")
+        await FileKeyMaker().store(str(private), CredentialKind.TOKEN, "token")

@@ -1,0 +1,47 @@
+"""Own child processes: started into a session of their own, waited for without polling."""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import os
+import subprocess
+
+PR_SET_PDEATHSIG = 1
+PR_SET_CHILD_SUBREAPER = 36
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def become_subreaper() -> bool:
+    """Let orphaned descendants come to this process, instead of to init (Linux 3.4)."""
+    return int(_libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)) == 0
+
+
+def die_with_parent(parent: int) -> None:
+    """For a child, before its exec: be killed when the thread that forked it ends."""
+    _libc.prctl(PR_SET_PDEATHSIG, 9, 0, 0, 0)
+    if os.getppid() != parent:
+        os._exit(127)
+
+
+async def wait_child(child: subprocess.Popen[bytes]) -> int:
+    """Wait for a child's end; return its exit code, or the negative of a signal's number."""
+    try:
+        descriptor = os.pidfd_open(child.pid)
+    except OSError:
+        # Before Linux 5.3: a thread waits.
+        return await asyncio.get_running_loop().run_in_executor(None, child.wait)
+    loop = asyncio.get_running_loop()
+    ended: asyncio.Future[None] = loop.create_future()
+    try:
+        loop.add_reader(descriptor, _resolve, ended)
+        await ended
+    finally:
+        loop.remove_reader(descriptor)
+        os.close(descriptor)
+    return child.wait()
+
+
+def _resolve(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)

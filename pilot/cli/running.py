@@ -1,0 +1,189 @@
+"""`pilot run`: a node over the embedded queue, and what is shown meanwhile."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import sys
+import time
+from collections.abc import Callable
+from contextlib import AsyncExitStack
+
+from rich.console import Console
+from rich.live import Live
+
+from actors.lifecycle import FINAL
+from actors.ports import Slot
+from pilot.agent_log import AgentLog
+from pilot.cli import views
+from pilot.cli.submitting import ParsedJdl, submit_all
+from pilot.clock import SystemClock
+from pilot.jdl import unknown_keys_note
+from pilot.node import Node, agent_options, queue_policy, real_ports
+from pilot.queue import JobRow, QueueStore, SqliteTaskQueue
+from pilot.settings import Settings
+from transport.messages import JobStatus
+
+LOOK_S = 0.25
+EXIT_JOBS_FAILED = 1
+
+
+class Campaign:
+    """The jobs of one `pilot run`, and how they are shown as they go."""
+
+    def __init__(self, parsed: list[ParsedJdl], *, as_json: bool) -> None:
+        self.parsed = parsed
+        self.ids: list[int] = []
+        self._as_json = as_json
+        self._shown: dict[int, JobStatus] = {}
+        self._live: Live | None = None
+        if not as_json and sys.stdout.isatty():
+            self._live = Live(console=Console(highlight=False), refresh_per_second=4)
+
+    def __enter__(self) -> Campaign:
+        if self._live is not None:
+            self._live.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._live is not None:
+            self._live.stop()
+
+    def show(self, rows: list[JobRow]) -> None:
+        """Show what is new since the last call."""
+        new = [row for row in rows if self._shown.get(row.id) is not row.status]
+        self._shown.update((row.id, row.status) for row in new)
+        if self._as_json:
+            for row in new:
+                if row.status in FINAL and row.status is not JobStatus.EXPIRED:
+                    _say(views.as_json(views.row_json(row)))
+        elif self._live is not None:
+            self._live.update(views.job_table(rows))
+        else:
+            for row in new:
+                _say(f"{time.strftime('%H:%M:%S')}  {views.plain_line(row)}")
+
+    def note(self, text: str) -> None:
+        """Tell the person something beside the table."""
+        if self._live is not None:
+            self._live.console.print(text, markup=False)
+        else:
+            sys.stderr.write(f"pilot: {text}\n")
+
+
+async def run_agent(settings: Settings) -> int:
+    """Run an agent until it is told to stop; return the exit code."""
+    async with AsyncExitStack() as stack:
+        node, _ = await _node(settings, stack)
+        _listen_to_signals(node, lambda text: sys.stderr.write(f"pilot: {text}\n"))
+        await node.run()
+    return 0
+
+
+async def run_campaign(settings: Settings, campaign: Campaign) -> int:
+    """Submit the campaign's jobs, run until all are final; return the exit code."""
+    async with AsyncExitStack() as stack:
+        node, queue = await _node(settings, stack)
+        campaign.ids = await queue.call(lambda store, now: submit_all(store, campaign.parsed, now))
+        with campaign:
+            for jdl in campaign.parsed:
+                if note := unknown_keys_note(jdl.description):
+                    campaign.note(f"{jdl.path}: {note}")
+            _listen_to_signals(node, campaign.note)
+            async with asyncio.TaskGroup() as group:
+                watch = group.create_task(_watch(settings, node, queue, campaign))
+                await node.run()
+                watch.cancel()
+            rows = await _rows(queue, campaign)
+            campaign.show(rows)
+            return _exit_code(rows, campaign)
+
+
+async def _node(settings: Settings, stack: AsyncExitStack) -> tuple[Node, SqliteTaskQueue]:
+    state = settings.state_directory
+    log = AgentLog.open(
+        settings.log_level, settings.log_format, settings.log_file or str(state / "agent.log")
+    )
+    store = await asyncio.to_thread(QueueStore.open, settings.queue_file, queue_policy(settings))
+    queue = await stack.enter_async_context(SqliteTaskQueue(store, SystemClock()))
+    ports = await asyncio.to_thread(real_ports, settings, log, is_own_process=True)
+    return Node(queue, ports, agent_options(settings)), queue
+
+
+async def _watch(
+    settings: Settings, node: Node, queue: SqliteTaskQueue, campaign: Campaign
+) -> None:
+    """Show the jobs until all are final, then let the node drain."""
+    hopeless: set[int] = set()
+    slot = _whole_slot(settings)
+    while True:
+        rows = await _rows(queue, campaign)
+        campaign.show(rows)
+        reasons = await queue.call(lambda store, _: store.unmatchable(slot, campaign.ids))
+        for job_id, why in reasons.items():
+            if job_id not in hopeless:
+                hopeless.add(job_id)
+                campaign.note(f"job {job_id} can't run on this node: it {why}")
+        if all(_is_over(row) or row.id in hopeless for row in rows):
+            node.drain("all jobs given are final")
+            return
+        await asyncio.sleep(LOOK_S)
+
+
+def _is_over(row: JobRow) -> bool:
+    return row.status in FINAL
+
+
+def _whole_slot(settings: Settings) -> Slot:
+    total = settings.resources()
+    return Slot(
+        node=settings.node,
+        site=settings.site,
+        cpu_cores=total.cpu_cores,
+        memory_bytes=total.memory_bytes,
+        disk_bytes=total.disk_bytes,
+        time_left_s=settings.time_left_s,
+        is_whole_node=True,
+    )
+
+
+async def _rows(queue: SqliteTaskQueue, campaign: Campaign) -> list[JobRow]:
+    return await queue.call(lambda store, _: store.jobs(campaign.ids))
+
+
+def _exit_code(rows: list[JobRow], campaign: Campaign) -> int:
+    unfinished = [row for row in rows if not _is_over(row)]
+    if unfinished:
+        campaign.note(
+            f"{len(unfinished)} of {len(rows)} jobs are not finished; they stay in the queue, "
+            "and `pilot run` with the same --state goes on with them"
+        )
+    return 0 if all(row.status is JobStatus.DONE for row in rows) else EXIT_JOBS_FAILED
+
+
+def _listen_to_signals(node: Node, note: Callable[[str], object]) -> None:
+    """Ctrl-C drains, twice stops; TERM, which a batch system follows with KILL, stops at once."""
+    loop = asyncio.get_running_loop()
+    pressed = 0
+
+    def interrupt() -> None:
+        nonlocal pressed
+        pressed += 1
+        if pressed == 1:
+            note("draining: no new jobs; the present ones are finished. Ctrl-C again stops them")
+            node.drain("Ctrl-C")
+        else:
+            note("stopping: the present jobs are given back to the queue")
+            node.stop("operator", "the operator stopped the pilot (Ctrl-C twice)")
+
+    def terminate() -> None:
+        note("SIGTERM: the present jobs are given back to the queue")
+        node.stop("node", "the pilot got SIGTERM")
+
+    loop.add_signal_handler(signal.SIGINT, interrupt)
+    loop.add_signal_handler(signal.SIGTERM, terminate)
+
+
+def _say(text: str) -> None:
+    sys.stdout.write(f"{text}\n")
+    sys.stdout.flush()

@@ -1,0 +1,192 @@
+"""A node: the actors and their ports, put together.
+
+`Node` is what another asyncio program embeds: it brings a TaskQueue, and may bring any other
+port. `real_ports` is what stands behind `python -m pilot`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import secrets
+import shutil
+from collections.abc import Callable
+from functools import partial
+
+import msgspec
+
+from actors.credential_vault import CredentialVault
+from actors.job_agent import AgentOptions, AgentPorts, JobAgent
+from actors.messages import Drain, StopAll
+from actors.monitor import MonitorOptions
+from actors.ports import Authority, Clock, ProcessTable, TaskQueue, WrapperLauncher
+from actors.runtime import ActorSystem, Address, SystemStatistics
+from actors.supervision import ChildSpec, Restart
+from actors.work_unit import JobLog, WorkOptions
+from pilot import children
+from pilot.agent_log import AgentLog
+from pilot.authority import NodeAuthority
+from pilot.bundle import build_bundle
+from pilot.clock import SystemClock
+from pilot.container import BUNDLE_INSIDE
+from pilot.container_choice import ContainerChoice
+from pilot.container_search import find_runtimes
+from pilot.launching import ContainerTools, LauncherOptions, NodeLauncher
+from pilot.process_table import LocalProcessTable, own_mark
+from pilot.procfs import AGENT_VARIABLE
+from pilot.queue import QueuePolicy
+from pilot.settings import Settings
+from transport.session import LinkOptions
+
+
+class NodePorts(msgspec.Struct, frozen=True, kw_only=True):
+    """What a node needs from the world, but for its queue."""
+
+    launcher: WrapperLauncher
+    table: ProcessTable
+    authority: Authority
+    clock: Clock
+    log: Callable[[str, str], None]
+    job_log: Callable[[int, int], JobLog]
+    note_crash: Callable[[str, Exception], None]
+
+
+class Node:
+    """One agent with its vault, running the jobs that a queue gives it."""
+
+    def __init__(self, queue: TaskQueue, ports: NodePorts, options: AgentOptions) -> None:
+        self._queue = queue
+        self._ports = ports
+        self._options = options
+        self._system = ActorSystem(on_crash=ports.note_crash)
+        self._agent: Address | None = None
+        self._before_start: list[Drain | StopAll] = []
+
+    async def run(self) -> None:
+        """Run jobs until drained; cancelled, it stops at once and leaves nothing running.
+
+        Raises `actors.runtime.ActorCrashed` when the agent itself is lost.
+        """
+        async with self._system as system:
+            vault = system.spawn(
+                ChildSpec(
+                    name="vault",
+                    make=lambda: CredentialVault(self._ports.authority, self._ports.clock),
+                    restart=Restart.TRANSIENT,
+                )
+            )
+            ports = AgentPorts(
+                queue=self._queue,
+                launcher=self._ports.launcher,
+                table=self._ports.table,
+                clock=self._ports.clock,
+                vault=vault,
+                log=self._ports.log,
+                job_log=self._ports.job_log,
+            )
+            make = partial(JobAgent, ports, self._options)
+            self._agent = system.spawn(ChildSpec(name="agent", make=make))
+            for message in self._before_start:
+                self._agent.tell(message)
+            await self._agent.wait_ended()
+
+    def drain(self, why: str) -> None:
+        """Take no more jobs; `run` returns when the present ones have ended."""
+        self._tell(Drain(why=why))
+
+    def stop(self, by: str, why: str) -> None:
+        """Drain, and stop the present jobs: they are given back to the queue."""
+        self._tell(StopAll(by=by, why=why))
+
+    def statistics(self) -> SystemStatistics:
+        """Return what each actor's mailbox holds and has seen."""
+        return self._system.statistics()
+
+    def _tell(self, message: Drain | StopAll) -> None:
+        if self._agent is None:
+            self._before_start.append(message)
+        else:
+            self._agent.tell(message)
+
+
+def agent_options(settings: Settings) -> AgentOptions:
+    """Return the agent's options, as set."""
+    return AgentOptions(
+        node=settings.node,
+        site=settings.site,
+        resources=settings.resources(),
+        time_left_s=settings.time_left_s,
+        heartbeat_s=settings.heartbeat_s,
+        poll_s=settings.poll_s,
+        work=WorkOptions(
+            stop_grace_s=settings.stop_grace_s,
+            saving_s=settings.saving_s,
+            log_level=settings.log_level,
+            log_format=settings.log_format,
+            monitor=MonitorOptions(interval_s=settings.sample_s),
+        ),
+    )
+
+
+def queue_policy(settings: Settings) -> QueuePolicy:
+    """Return the embedded queue's policy, as set."""
+    return QueuePolicy(
+        lease_s=settings.lease_s, zombie_s=settings.zombie_s, attempts_max=settings.attempts_max
+    )
+
+
+def real_ports(settings: Settings, log: AgentLog, *, is_own_process: bool) -> NodePorts:
+    """Return the adapters of this machine.
+
+    ``is_own_process``: the process is the pilot's alone, so orphans may come to it and be
+    swept. Embedded in another program it must be False: that program's children are its own.
+    """
+    clock = SystemClock()
+    mark = ""
+    if is_own_process and children.become_subreaper():
+        mark = own_mark()
+        os.environ[AGENT_VARIABLE] = mark
+    state = settings.state_directory
+    options = LauncherOptions(
+        state=state,
+        site=settings.site,
+        policy=settings.container,
+        image=settings.image,
+        link=LinkOptions(heartbeat_s=settings.link_heartbeat_s, silence_s=settings.link_silence_s),
+    )
+    return NodePorts(
+        launcher=NodeLauncher(options, os.environ, partial(container_tools, settings)),
+        table=LocalProcessTable(mark),
+        authority=NodeAuthority.open(
+            str(state / "authority"),
+            clock=clock,
+            trust_domain=settings.trust_domain,
+            lifetime_s=settings.certificate_lifetime_s,
+        ),
+        clock=clock,
+        log=log.agent(),
+        job_log=log.job,
+        note_crash=log.crash,
+    )
+
+
+async def container_tools(settings: Settings) -> ContainerTools:
+    """Find the runtimes and build the bundle: when the first job wants a container."""
+    home = settings.bundle_directory
+    runtimes = await find_runtimes(os.environ.get("PATH", os.defpath))
+    bundle = await asyncio.to_thread(build_bundle, home)
+    wrapper_command = bundle.command(BUNDLE_INSIDE)
+    scratch = settings.state_directory / "checks"
+    shutil.rmtree(scratch, ignore_errors=True)
+    scratch.mkdir(mode=0o700, parents=True, exist_ok=True)
+    choice = ContainerChoice(
+        runtimes=runtimes,
+        bundle_root=bundle.root,
+        check_command=(*wrapper_command, "check"),
+        make_nonce=partial(secrets.token_hex, 8),
+        scratch_directory=scratch,
+        host=os.environ,
+        # Root without every capability needs a user namespace; an ordinary user gets one anyway.
+        use_userns=os.geteuid() == 0,
+    )
+    return ContainerTools(choice=choice, bundle_root=bundle.root, wrapper_command=wrapper_command)

@@ -1,0 +1,183 @@
+"""Settings: one TOML file, the environment's ``PILOT_*``, flags; weak to strong in this order.
+
+Each value remembers where it came from, so that `pilot settings` can tell. A value that can't
+be used is a `UserError` that names the place and the key.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+
+import msgspec
+
+from actors.slots import Resources
+from pilot.container_choice import ContainerPolicy
+from transport.errors import UserError
+from transport.messages import Record
+
+DEFAULT_FILES = ("pilot.toml",)
+MEMORY_PER_CORE_BYTES = 8_000_000_000
+_VARIABLE_PREFIX = "PILOT_"
+
+
+class Settings(Record, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Everything that can be set, with its default."""
+
+    state: str = ".pilot"
+    """Directory of the embedded queue, the jobs, and the logs."""
+    node: str = msgspec.field(default_factory=platform.node)
+    site: str = ""
+    cores: int = 0
+    """0: as many as the machine lets this process use."""
+    memory_bytes: int = 0
+    """0: 8 GB a core or what the machine has, whichever is more. It is what jobs may *ask* for;
+    what they use is measured."""
+    disk_bytes: int = 0
+    """0: 10 GB a core or what is free in the state directory, whichever is more."""
+    time_left_s: float = 7 * 86400.0
+    container: ContainerPolicy = ContainerPolicy.PREFER
+    image: str = ""
+    bundle: str = ""
+    """Directory to keep the wrapper's bundle in; empty: in the state directory."""
+    catalogue: dict[str, str] = {}  # noqa: RUF012 - msgspec copies it
+    """Catalogue prefix (``/alice/cern.ch``) to the directory that stands for it here."""
+    heartbeat_s: float = 5.0
+    poll_s: float = 1.0
+    lease_s: float = 60.0
+    zombie_s: float = 60.0
+    attempts_max: int = 3
+    stop_grace_s: float = 5.0
+    saving_s: float = 300.0
+    sample_s: float = 1.0
+    link_heartbeat_s: float = 10.0
+    link_silence_s: float = 60.0
+    trust_domain: str = "pilot.local"
+    certificate_lifetime_s: float = 21600.0
+    log_level: str = "info"
+    log_format: str = "console"
+    log_file: str = ""
+    """Empty: agent.log in the state directory; "-": stderr."""
+
+    @property
+    def state_directory(self) -> Path:
+        """The state directory, absolute."""
+        return Path(self.state).absolute()
+
+    @property
+    def queue_file(self) -> Path:
+        """The embedded queue's file."""
+        return self.state_directory / "queue.sqlite"
+
+    @property
+    def bundle_directory(self) -> Path:
+        """Where the wrapper's bundle is kept."""
+        return Path(self.bundle).absolute() if self.bundle else self.state_directory
+
+    def resources(self) -> Resources:
+        """Return what the node offers to jobs."""
+        cores = self.cores or len(os.sched_getaffinity(0))
+        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+        return Resources(
+            cpu_cores=cores,
+            memory_bytes=self.memory_bytes or max(memory, cores * MEMORY_PER_CORE_BYTES),
+            disk_bytes=self.disk_bytes or max(_free_bytes(self.state), cores * 10_000_000_000),
+        )
+
+
+class Effective(Record, frozen=True, kw_only=True):
+    """Settings as they came out, and where each value is from."""
+
+    settings: Settings
+    origins: dict[str, str]
+
+
+def load_settings(
+    flags: Mapping[str, object], *, file: str = "", environment: Mapping[str, str]
+) -> Effective:
+    """Put settings together; ``flags`` holds only what was given on the command line.
+
+    Raises `UserError` for an unknown key, a value of the wrong kind, or an unreadable file.
+    """
+    values: dict[str, object] = {}
+    origins = dict.fromkeys(Settings.__struct_fields__, "default")
+    for origin, layer in (_from_file(file), _from_environment(environment), ("flag", flags)):
+        for name, value in layer.items():
+            values[name] = value
+            origins[name] = f"{origin} {_variable(name)}" if origin == "environment" else origin
+    try:
+        settings = msgspec.convert(values, Settings, strict=False)
+    except msgspec.ValidationError as error:
+        raise UserError(_explained(str(error), values, origins)) from error
+    _check(settings, origins)
+    return Effective(settings=settings, origins=origins)
+
+
+def _from_file(file: str) -> tuple[str, dict[str, object]]:
+    chosen = file or next((name for name in DEFAULT_FILES if Path(name).is_file()), "")
+    if not chosen:
+        return "", {}
+    try:
+        content = tomllib.loads(Path(chosen).read_text())
+    except OSError as error:
+        raise UserError(f"The settings file {chosen} can't be read: {error.strerror}.") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UserError(f"The settings file {chosen} is not TOML: {error}.") from error
+    for name in content:
+        if name not in Settings.__struct_fields__:
+            known = ", ".join(Settings.__struct_fields__)
+            raise UserError(f"{chosen}: there is no setting {name!r}; there are {known}.")
+    return chosen, content
+
+
+def _from_environment(environment: Mapping[str, str]) -> tuple[str, dict[str, object]]:
+    names = (name for name in Settings.__struct_fields__ if name != "catalogue")
+    found = {name: environment[_variable(name)] for name in names if _variable(name) in environment}
+    return "environment", dict(found)
+
+
+def _variable(name: str) -> str:
+    return _VARIABLE_PREFIX + name.upper()
+
+
+def _explained(error: str, values: Mapping[str, object], origins: Mapping[str, str]) -> str:
+    name = error.rpartition("$.")[2].rstrip("`").partition("[")[0]
+    if name in values:
+        what = error.partition(" - at")[0]
+        return f"The setting {name} = {values[name]!r} ({origins[name]}) can't be used: {what}."
+    return f"The settings can't be used: {error}."
+
+
+def _check(settings: Settings, origins: Mapping[str, str]) -> None:
+    for name in Settings.__struct_fields__:
+        value = getattr(settings, name)
+        may_be_zero = name in ("cores", "memory_bytes", "disk_bytes", "stop_grace_s")
+        if isinstance(value, int | float) and not (value >= 0 if may_be_zero else value > 0):
+            raise UserError(
+                f"The setting {name} = {value} ({origins[name]}) can't be used: "
+                f"it must be {'0 or more' if may_be_zero else 'more than 0'}."
+            )
+    if settings.log_level not in ("debug", "info", "warning", "error"):
+        raise UserError(
+            f"The setting log_level = {settings.log_level!r} ({origins['log_level']}) can't be "
+            "used: write debug, info, warning or error."
+        )
+    if settings.log_format not in ("console", "json"):
+        raise UserError(
+            f"The setting log_format = {settings.log_format!r} ({origins['log_format']}) can't be "
+            "used: write console or json."
+        )
+
+
+def _free_bytes(state: str) -> int:
+    place = Path(state).absolute()
+    while not place.exists():
+        place = place.parent
+    try:
+        status = os.statvfs(place)
+    except OSError:
+        return 0
+    return status.f_bavail * status.f_frsize

@@ -1,0 +1,73 @@
+"""The wrapper's first lines: take the protocol's descriptors away from everybody else.
+
+Run as a script by an interpreter with ``-I -S``: the agent's own when bare, the bundle's in a
+container. It must not import anything of ours, or anything heavy, before `claim_stdio`: a
+library that prints at import time would print into the protocol (facts of 2018).
+
+    wrapper_boot.py run PATH...     speak the protocol over stdin and stdout
+    wrapper_boot.py check NONCE     print, as one line of JSON, where this process finds itself
+
+PATH... are directories for sys.path; the one above this package comes first, and a bundle's
+``site`` is found beside it.
+"""
+
+import os
+import sys
+
+
+def claim_stdio() -> tuple[int, int]:
+    """Move the protocol to new descriptors, not inherited by any child.
+
+    After it fd 0 is /dev/null and fd 1 is stderr, so that a stray print of whatever library,
+    C code or grandchild is a line in the wrapper's log and nothing else.
+    """
+    read_fd, write_fd = os.dup(0), os.dup(1)
+    null = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(null, 0)
+    os.close(null)
+    os.dup2(2, 1)
+    return read_fd, write_fd
+
+
+def find_modules(paths: list[str]) -> None:
+    """Set sys.path up: our packages, the bundle's third-party modules, then ``paths``."""
+    root = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+    beside = os.path.join(os.path.dirname(root), "site")
+    found = [root, *([beside] if os.path.isdir(beside) else []), *paths]
+    # A script's own directory isn't ours to import from: -I keeps it off the path.
+    sys.path[:0] = [path for path in found if path not in sys.path]
+
+
+def check(nonce: str) -> None:
+    """Print what a verification wants to know of this place."""
+    import json
+
+    text = json.dumps(
+        {
+            "nonce": nonce,
+            "pid": os.getpid(),
+            "pid_namespace": os.stat("/proc/self/ns/pid").st_ino,
+            "user_namespace": os.stat("/proc/self/ns/user").st_ino,
+            "uid": os.getuid(),
+            "work_is_writable": os.access(".", os.W_OK | os.X_OK),
+            "python": sys.version.split()[0],
+        }
+    )
+    os.write(1, text.encode() + b"\n")
+
+
+def main() -> None:
+    """Do what the first argument says."""
+    what, arguments = sys.argv[1], sys.argv[2:]
+    if what == "check":
+        check(arguments[0])
+        return
+    read_fd, write_fd = claim_stdio()
+    find_modules(arguments)
+    from pilot.wrapper_process import run_wrapper
+
+    sys.exit(run_wrapper(read_fd, write_fd))
+
+
+if __name__ == "__main__":
+    main()
