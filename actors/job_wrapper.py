@@ -104,7 +104,6 @@ class _RequestMade(Message, frozen=True, kw_only=True):
 
 class _CredentialStored(Message, frozen=True, kw_only=True):
     kind: CredentialKind
-    path: str
 
 
 class _StagedIn(Message, frozen=True, kw_only=True):
@@ -252,19 +251,14 @@ class JobWrapper(Actor):
         if credential.token is not None:
             text = credential.token.reveal()
         directory = self._job.private_directory
-        path = await self._ports.keys.store(directory, credential.kind, text)
-        return _CredentialStored(kind=credential.kind, path=path)
+        await self._ports.keys.store(directory, credential.kind, text)
+        return _CredentialStored(kind=credential.kind)
 
     @handles(_CredentialStored)
     def credential_stored(self, message: _CredentialStored) -> Effects:
         """Tell the payload where it is; a renewed one lies at the same path."""
-        if message.kind is CredentialKind.CERTIFICATE:
-            key = self._ports.keys.key_path(self._job.private_directory)
-            self._environment["JALIEN_TOKEN_CERT"] = message.path
-            self._environment["JALIEN_TOKEN_KEY"] = key
-            self._environment["X509_USER_PROXY"] = message.path
-        else:
-            self._environment["BEARER_TOKEN_FILE"] = message.path
+        directory = self._job.private_directory
+        self._environment |= self._ports.keys.environment(directory, message.kind)
         return self._prepared(message.kind.value)
 
     @handles(_StagedIn)

@@ -9,7 +9,7 @@ Paths are absolute, sizes bytes, durations seconds, times UTC seconds since the 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from typing import Protocol
 
@@ -462,10 +462,6 @@ class KeyMaker(Protocol):
         """Write a certificate chain or a token (0600, atomically) and return its path."""
         ...
 
-    def key_path(self, private_directory: str) -> str:
-        """Return the path of the private key."""
+    def environment(self, private_directory: str, kind: CredentialKind) -> dict[str, str]:
+        """Return the variables that tell a payload where a stored credential is: paths only."""
         ...
-
-
-LogSink = Callable[[str, str, str, float], None]
-"""Takes (level, logger, text, at)."""

@@ -36,6 +36,7 @@ from pilot.relocation import (
     copy_binary,
     copy_bytecode,
     copy_file,
+    prove_python,
     requested_loader,
     strip_debugging,
     wanted_extensions,
@@ -184,7 +185,9 @@ def _build(root: Path, inputs: _Inputs) -> None:
         shutil.rmtree(left_over, ignore_errors=True)
     building = Path(tempfile.mkdtemp(prefix=f"{root.name}.building-", dir=root.parent))
     try:
-        _fill(_lay_out(building, inputs), inputs)
+        bundle = _lay_out(building, inputs)
+        _fill(bundle, inputs)
+        prove_python(bundle.command(str(building))[:-1], "import asyncio, ctypes, hashlib, zipfile")
         for path in (building, *building.rglob("*")):
             path.chmod(0o755 if path.is_dir() else 0o444 | path.stat().st_mode & 0o111)
         building.rename(root)

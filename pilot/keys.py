@@ -20,6 +20,7 @@ _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _COMMON_NAME_LENGTH_MAX = 64
 """X.520's ub-common-name."""
 _KEY_NAME = "job.key"
+_PROXY_NAME = "job.proxy"
 _CREDENTIAL_NAMES = {CredentialKind.CERTIFICATE: "job.pem", CredentialKind.TOKEN: "job.token"}
 
 
@@ -47,16 +48,22 @@ class FileKeyMaker:
         """
         ensure_private_directory(private_directory)
         path = Path(private_directory, _CREDENTIAL_NAMES[kind])
-        part = path.with_name(f".{path.name}.part")
-        with suppress(FileNotFoundError):
-            part.unlink()
-        _write_new(part, text.encode())
-        part.replace(path)
+        _write_over(path, text.encode())
+        key = Path(private_directory, _KEY_NAME)
+        if kind is CredentialKind.CERTIFICATE and key.exists():
+            _write_over(path.with_name(_PROXY_NAME), _proxy(text, key.read_text()).encode())
         return str(path)
 
-    def key_path(self, private_directory: str) -> str:
-        """Return the path of the private key."""
-        return f"{private_directory}/{_KEY_NAME}"
+    def environment(self, private_directory: str, kind: CredentialKind) -> dict[str, str]:
+        """Return the variables that tell a payload where a stored credential is: paths only."""
+        path = f"{private_directory}/{_CREDENTIAL_NAMES[kind]}"
+        if kind is CredentialKind.TOKEN:
+            return {"BEARER_TOKEN_FILE": path}
+        return {
+            "JALIEN_TOKEN_CERT": path,
+            "JALIEN_TOKEN_KEY": f"{private_directory}/{_KEY_NAME}",
+            "X509_USER_PROXY": f"{private_directory}/{_PROXY_NAME}",
+        }
 
 
 def ensure_private_directory(path: str) -> None:
@@ -97,6 +104,21 @@ def _make_request(private_directory: str, common_name: str) -> str:
     )
     _write_new(Path(private_directory, _KEY_NAME), text)
     return request.public_bytes(serialization.Encoding.PEM).decode("ascii")
+
+
+def _proxy(chain: str, key: str) -> str:
+    """Return the one file that X509_USER_PROXY's readers want: certificate, key, then the rest."""
+    end = "-----END CERTIFICATE-----\n"
+    leaf, found, rest = chain.partition(end)
+    return f"{leaf}{found}{key}{rest}"
+
+
+def _write_over(path: Path, data: bytes) -> None:
+    part = path.with_name(f".{path.name}.part")
+    with suppress(FileNotFoundError):
+        part.unlink()
+    _write_new(part, data)
+    part.replace(path)
 
 
 def _write_new(path: Path, data: bytes) -> None:

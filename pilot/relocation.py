@@ -13,13 +13,12 @@ import os
 import shutil
 import struct
 import subprocess
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from transport.errors import OperatorError
 
-_LIST_TIMEOUT_S = 20.0
-_STRIP_TIMEOUT_S = 60.0
+_TIMEOUT_S = 30.0
 _PT_INTERP = 3
 _UNCHECKED_HASH = (1).to_bytes(4, "little")  # PEP 552: hash-based, never held against a source
 _DLOPENED = ("libgcc_s.so.1", "libnss_files.so.2", "libnss_dns.so.2", "libresolv.so.2")
@@ -95,21 +94,11 @@ def _copy_library(name: str, library: Path, libraries: Path) -> None:
 
 def _list_libraries(loader: Path, binary: Path) -> str:
     # What ldd does, on a node that may have no ldd.
-    try:
-        listing = subprocess.run(
-            [loader, "--list", binary],
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=_LIST_TIMEOUT_S,
-        )
-    except (OSError, subprocess.SubprocessError) as error:
-        raise OperatorError(
-            f"The dynamic loader {loader} can't list the libraries of {binary}: {error}."
-        ) from error
+    listing = _run([loader, "--list", binary])
     if listing.returncode < 0:
-        raise OperatorError(f"{loader} --list {binary} died of signal {-listing.returncode}.")
+        raise OperatorError(
+            f"No bundle can be made: {loader} --list {binary} died of signal {-listing.returncode}."
+        )
     return listing.stdout
 
 
@@ -124,17 +113,37 @@ def _parse_listing(text: str) -> tuple[dict[str, Path], tuple[str, ...]]:
     return found, tuple(missing)
 
 
-def strip_debugging(files: Sequence[Path]) -> None:
-    """Make copies of binaries smaller, where the node has ``strip``; they work without, too."""
+def strip_debugging(files: Iterable[Path]) -> None:
+    """Make copied binaries smaller, where the node has ``strip``; they work without, too."""
     program = shutil.which("strip")
-    if program is not None and files:
-        subprocess.run(
-            [program, "--strip-debug", *files],
+    for file in files if program else ():
+        stripped = file.with_name(f"{file.name}.stripped")
+        if _run([str(program), "--strip-debug", "-o", stripped, file]).returncode == 0:
+            stripped.replace(file)
+        stripped.unlink(missing_ok=True)
+
+
+def prove_python(command: Sequence[str], code: str) -> None:
+    """Run some code with a copied Python; raise `OperatorError` where it doesn't run."""
+    ran = _run([*command, "-c", code])
+    if ran.returncode != 0:
+        said = ran.stderr.strip().rpartition("\n")[2] or f"exit code {ran.returncode}"
+        raise OperatorError(f"The bundle's Python doesn't run on this node: {said}.")
+
+
+def _run(command: Sequence[str | Path]) -> subprocess.CompletedProcess[str]:
+    try:
+        return subprocess.run(
+            command,
             stdin=subprocess.DEVNULL,
             capture_output=True,
+            text=True,
+            errors="replace",
             check=False,
-            timeout=_STRIP_TIMEOUT_S,
+            timeout=_TIMEOUT_S,
         )
+    except (OSError, subprocess.SubprocessError) as error:
+        raise OperatorError(f"No bundle can be made: {command[0]} doesn't run: {error}.") from error
 
 
 def copy_file(source: Path, target: Path, mode: int = 0o644) -> None:

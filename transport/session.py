@@ -249,7 +249,9 @@ class Session:
         try:
             body = self._codec.encode(message)
         except (UnicodeEncodeError, OverflowError, TypeError) as error:
-            raise MessageUnencodable(f"{type(message).__name__} has no wire form: {error}") from error
+            raise MessageUnencodable(
+                f"{type(message).__name__} has no wire form: {error}"
+            ) from error
         if len(body) + _ENVELOPE_BYTES > self._options.frame_bytes_max:
             raise MessageTooLarge(
                 f"{type(message).__name__} has {len(body)} bytes; "

@@ -191,7 +191,7 @@ def test_a_changed_source_is_another_bundle(tmp_path: Path) -> None:
         return Path(
             subprocess.run(
                 [sys.executable, "-c", code, tmp_path / "bundles"],
-                env={"PYTHONPATH": str(site), "PYTHONDONTWRITEBYTECODE": "1"},
+                env={"PYTHONPATH": f"{site}:{os.environ.get('PYTHONPATH', '')}"},
                 capture_output=True,
                 text=True,
                 check=True,

@@ -295,7 +295,7 @@ def place() -> Iterator[Path]:
         ({"allow pid ns": "no"}, "the site's configuration forbids PID namespaces"),
         ({"allow user ns": "no"}, "the site's configuration forbids user namespaces"),
         ({"user bind control": "no"}, "forbids binds"),
-        ({"allow container dir": "no"}, "container"),
+        ({"allow container dir": "no"}, "the site forbids this kind of image"),
         (
             {"enable overlay": "no", "enable underlay": "no", "mount tmp": "no"},
             "neither overlay nor underlay can make it",

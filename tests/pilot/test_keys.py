@@ -36,7 +36,7 @@ def modes(directory: Path) -> dict[str, int]:
 
 def key_in(directory: Path) -> bytes:
     """Return the private key that was written."""
-    return Path(FileKeyMaker().key_path(str(directory))).read_bytes()
+    return (directory / "job.key").read_bytes()
 
 
 def plant(kind: str, key: Path, trap: Path) -> None:
@@ -95,6 +95,7 @@ async def test_everything_is_private_whatever_the_umask(private: Path) -> None:
     assert modes(private) == {
         "job.key": 0o600,
         "job.pem": 0o600,
+        "job.proxy": 0o600,
         "job.token": 0o600,
     }
 

@@ -29,11 +29,14 @@ COUNTS = st.integers(0, 2**64 - 1)
 
 
 def all_frames(splitter: FrameSplitter) -> list[bytes]:
-    return list(iter(splitter.next_frame, None))  # type: ignore[arg-type]  # None ends it
+    """Return every whole frame that ``splitter`` holds."""
+    return list(iter(splitter.next_frame, None))
 
 
 @given(kind=KINDS, epoch=COUNTS, sequence=COUNTS, body=st.text())
-def test_a_frame_comes_back_as_it_was(kind: FrameKind, epoch: int, sequence: int, body: str) -> None:
+def test_a_frame_comes_back_as_it_was(
+    kind: FrameKind, epoch: int, sequence: int, body: str
+) -> None:
     """Every envelope survives its encoding, with its body still raw."""
     frame = encode_frame(kind, epoch, sequence, pack(body))
     envelope = decode_envelope(frame[PREFIX_BYTES:])

@@ -22,10 +22,12 @@ CONTROL, ORDERED, LATEST, LOSSY = (
 
 
 def queue(room: int = 4, reserve: int = 2) -> PolicyQueue[str]:
+    """Return an empty queue with little room."""
     return PolicyQueue(room, control_reserve=reserve)
 
 
 def filled(delivery: Delivery, count: int, room: int = 4) -> PolicyQueue[str]:
+    """Return a queue that took ``count`` messages of one class."""
     made = queue(room)
     for number in range(count):
         assert made.put(str(number), delivery)
@@ -33,6 +35,7 @@ def filled(delivery: Delivery, count: int, room: int = 4) -> PolicyQueue[str]:
 
 
 def drained(made: PolicyQueue[str]) -> list[str]:
+    """Take everything out."""
     return [made.get() for _ in range(len(made))]
 
 
@@ -203,9 +206,7 @@ class QueueMachine(RuleBasedStateMachine):
                     return True
         if delivery is LOSSY and lossy and (is_full or len(lossy) >= self.ROOM // 2):
             self.model.remove(lossy[0])
-        elif is_full and not (
-            delivery is CONTROL and len(self.model) < self.ROOM + self.RESERVE
-        ):
+        elif is_full and not (delivery is CONTROL and len(self.model) < self.ROOM + self.RESERVE):
             return False
         self.model.append(item)
         return True

@@ -17,6 +17,7 @@ TEXT = "correct horse battery staple"
 
 
 def credential() -> DeliverCredential:
+    """Return a message with a secret in it."""
     return DeliverCredential(kind=CredentialKind.TOKEN, token=Secret(TEXT), expires_at=1.0)
 
 

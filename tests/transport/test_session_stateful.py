@@ -41,7 +41,7 @@ OPTIONS = LinkOptions(
     heartbeat_s=10.0,
     silence_s=60.0,
     greeting_s=120.0,
-    confirm_s=90.0,
+    confirm_s=87.0,
     resume_s=50.0,
     backlog=4,
     control_reserve=2,
@@ -247,7 +247,7 @@ class SessionMachine(RuleBasedStateMachine):
         raise AssertionError("a timer is due again and again")
 
     def check_cause(self, end: End, cause: CloseCause) -> None:
-        """A session that time ended had a deadline that was over."""
+        """Check that a session that time ended had a deadline that was over."""
         waited = {
             CloseCause.SILENT: (
                 self.now - end.heard_at >= OPTIONS.silence_s
@@ -397,9 +397,7 @@ class SessionMachine(RuleBasedStateMachine):
             assert (deadline is None) is (end.closed is not None)
             if end.session.state is SessionState.OPEN and end.closed is None:
                 assert self.now - end.heard_at < OPTIONS.silence_s
-                assert all(
-                    self.now - at < OPTIONS.confirm_s for at in end.in_flight.values()
-                )
+                assert all(self.now - at < OPTIONS.confirm_s for at in end.in_flight.values())
 
     @invariant()
     def figures_agree_with_the_model(self) -> None:
