@@ -8,6 +8,8 @@ announcement changes nothing. "Not there" is an ordinary answer: yet, or any mor
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from actors.ports import HostProcess
 from transport.messages import ProcessIdentity, ProcessRole
 
@@ -57,9 +59,12 @@ class Bindings:
         """Return the host process of a role, if it is bound."""
         return self._bound.get(role)
 
-    def lost_all(self) -> tuple[ProcessRole, ...]:
-        """Unbind everything that was bound, since none of it is there; return the roles."""
-        gone = tuple(self._bound)
+    def lost_all(self, hosts: Collection[HostProcess]) -> tuple[ProcessRole, ...]:
+        """Unbind these, since none of them is there any more; return their roles.
+
+        What was bound since they were looked at stays bound.
+        """
+        gone = tuple(role for role, host in self._bound.items() if host in hosts)
         for role in gone:
             del self._bound[role]
             self._tries[role] = 0

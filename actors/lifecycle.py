@@ -139,8 +139,9 @@ class JobLife:
 
     @property
     def is_final(self) -> bool:
-        """True once nothing can follow in this attempt."""
-        return self.status in FINAL
+        """True once nothing can follow in this attempt: it has ended, or was given back."""
+        is_given_back = self.status in _GIVEN_BACK and len(self._story) > 1
+        return self.status in FINAL or is_given_back
 
     def advance(self, status: JobStatus, at: float, stimulus: str) -> bool:
         """Move to ``status``; return False, changing nothing, when it is there already.

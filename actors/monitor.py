@@ -52,6 +52,7 @@ class _Located(Message, frozen=True, kw_only=True):
 
 
 class _Sampled(Message, frozen=True, kw_only=True):
+    roots: tuple[HostProcess, ...]
     usage: Usage | None
     cost_s: float
     is_precise: bool
@@ -150,7 +151,7 @@ class Monitor(Actor):
         before = self._clock.monotonic()
         usage = await self._table.sample(roots, precise=is_precise)
         cost_s = self._clock.monotonic() - before
-        return _Sampled(usage=usage, cost_s=cost_s, is_precise=is_precise)
+        return _Sampled(roots=roots, usage=usage, cost_s=cost_s, is_precise=is_precise)
 
     async def _measure_disk(self) -> _DiskMeasured:
         before = self._clock.monotonic()
@@ -163,7 +164,7 @@ class Monitor(Actor):
         self._is_sampling = False
         usage = message.usage
         if usage is None:
-            for role in self._bindings.lost_all():
+            for role in self._bindings.lost_all(message.roots):
                 yield Tell(self._owner, ProcessGone(role=role))
             return
         if message.is_precise:

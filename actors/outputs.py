@@ -22,13 +22,23 @@ def outputs_to_save(
     """
     chosen = description.error_outputs if has_failed else description.outputs
     named = tuple(_with_id(spec, job_id) for spec in chosen)
-    return named if _covers_logs(named) else (*named, _LOGS)
+    return named if _covers_logs(named) else _with_logs(named)
 
 
 def _with_id(spec: OutputSpec, job_id: int) -> OutputSpec:
     if spec.archive != UNNAMED_ARCHIVE:
         return spec
     return msgspec.structs.replace(spec, archive=f"{UNNAMED_ARCHIVE}.{job_id}")
+
+
+def _with_logs(specs: tuple[OutputSpec, ...]) -> tuple[OutputSpec, ...]:
+    """Add the logs; where the user has an archive of that name already, into it."""
+    for at, spec in enumerate(specs):
+        if spec.archive == _LOGS.archive:
+            patterns = (*spec.patterns, *_LOGS.patterns)
+            joined = msgspec.structs.replace(spec, patterns=patterns)
+            return (*specs[:at], joined, *specs[at + 1 :])
+    return (*specs, _LOGS)
 
 
 def _covers_logs(specs: tuple[OutputSpec, ...]) -> bool:

@@ -11,6 +11,7 @@ for what, is said here: a job's name in the request means nothing.
 
 from __future__ import annotations
 
+import asyncio
 import os
 import re
 import stat
@@ -32,6 +33,8 @@ from transport.secret import Secret
 
 SIGNING_REQUEST_BYTES_MAX = 16_384
 _AUTHORITY_BYTES_MAX = 65_536
+TOKEN_KEPT_S = 3600.0
+"""After this the operator's token is read again; whoever renews it does so more often."""
 _FILE_NAME = "authority.pem"
 _AUTHORITY_LIFETIME_S = 10 * 365 * 86_400
 _BACKDATED_S = 300
@@ -60,16 +63,24 @@ class NodeAuthority:
         clock: Clock,
         trust_domain: str,
         lifetime_s: float,
+        token_file: str = "",
     ) -> None:
         self._key = key
         self._certificate = certificate
         self._clock = clock
         self._trust_domain = trust_domain
         self._lifetime_s = lifetime_s
+        self._token_file = token_file
 
     @classmethod
     def open(
-        cls, directory: str, *, clock: Clock, trust_domain: str, lifetime_s: float = 6 * 3600.0
+        cls,
+        directory: str,
+        *,
+        clock: Clock,
+        trust_domain: str,
+        lifetime_s: float = 6 * 3600.0,
+        token_file: str = "",
     ) -> NodeAuthority:
         """Read the authority kept in ``directory`` (0700), or make one there. Blocks.
 
@@ -89,7 +100,14 @@ class NodeAuthority:
         except OSError as error:
             raise OperatorError(f"The authority {path} can't be kept: {error.strerror}.") from error
         _check(path, key, certificate, trust_domain, clock.now())
-        return cls(key, certificate, clock=clock, trust_domain=trust_domain, lifetime_s=lifetime_s)
+        return cls(
+            key,
+            certificate,
+            clock=clock,
+            trust_domain=trust_domain,
+            lifetime_s=lifetime_s,
+            token_file=token_file,
+        )
 
     @property
     def trust_anchor(self) -> str:
@@ -97,10 +115,18 @@ class NodeAuthority:
         return _pem(self._certificate)
 
     async def token(self, identity: JobIdentity) -> Token:
-        """Refuse: an authority on the node hands out no tokens."""
-        raise OperatorError(
-            f"Job {identity.job_id} asks for a token, and an authority on the node has none."
-        )
+        """Return the operator's token for jobs, read anew each time, so that it may be renewed.
+
+        It is good for an hour at a time, whatever it says itself: then it is read again.
+        Raises `OperatorError` where there is none.
+        """
+        if not self._token_file:
+            raise OperatorError(
+                f"Job {identity.job_id} asks for a token; name a file that holds one in the "
+                "setting token_file."
+            )
+        text = await asyncio.to_thread(_read_token, Path(self._token_file))
+        return Token(text=Secret(text), expires_at=self._clock.now() + TOKEN_KEPT_S)
 
     async def issue(self, identity: JobIdentity, signing_request: str) -> Certificate:
         """Sign for ``identity``; see `actors.ports.Authority`. Takes well under a millisecond."""
@@ -212,14 +238,25 @@ def _publish(path: Path, text: bytes) -> None:
         Path(part).unlink()
 
 
+def _read_token(path: Path) -> str:
+    try:
+        text = _read_private(path).decode("ascii").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        why = error.strerror if isinstance(error, OSError) else "it isn't plain text"
+        raise OperatorError(f"The token {path} can't be read: {why}.") from error
+    if not text:
+        raise OperatorError(f"The token {path} is empty.")
+    return text
+
+
 def _read_private(path: Path) -> bytes:
     with os.fdopen(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK), "rb") as file:
         status = os.fstat(file.fileno())
         is_ours = stat.S_ISREG(status.st_mode) and status.st_uid == os.geteuid()
         if not is_ours or status.st_mode & 0o077:
             raise OperatorError(
-                f"The authority {path} isn't a file of ours alone (0600); others may hold its "
-                "key, so remove it to have a new one."
+                f"{path} isn't a file of ours alone (0600): others may know the secret in it, so "
+                "replace it."
             )
         return file.read(_AUTHORITY_BYTES_MAX)
 

@@ -57,6 +57,11 @@ class JobFiles(Record, frozen=True, kw_only=True):
         """The wrapper's own log."""
         return self.root / "log" / "wrapper.log"
 
+    @property
+    def owner(self) -> Path:
+        """Which agent runs this attempt, and its processes' marker; gone when it has ended."""
+        return self.root / "owner.json"
+
     def make(self) -> None:
         """Make them all; raises `OperatorError` when the disk can't take them."""
         try:
@@ -71,6 +76,7 @@ class JobFiles(Record, frozen=True, kw_only=True):
         """Remove what isn't kept, whatever modes a payload gave it."""
         for directory in (self.work, self.private, self.scratch):
             shutil.rmtree(directory, onerror=_open_and_retry)
+        self.owner.unlink(missing_ok=True)
 
     def remove_earlier_attempts(self) -> None:
         """Remove what attempts left whose agent died."""

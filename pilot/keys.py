@@ -46,13 +46,7 @@ class FileKeyMaker:
 
         A reader of that path sees the old text or the new, whole.
         """
-        ensure_private_directory(private_directory)
-        path = Path(private_directory, _CREDENTIAL_NAMES[kind])
-        _write_over(path, text.encode())
-        key = Path(private_directory, _KEY_NAME)
-        if kind is CredentialKind.CERTIFICATE and key.exists():
-            _write_over(path.with_name(_PROXY_NAME), _proxy(text, key.read_text()).encode())
-        return str(path)
+        return await asyncio.to_thread(_store, private_directory, kind, text)
 
     def environment(self, private_directory: str, kind: CredentialKind) -> dict[str, str]:
         """Return the variables that tell a payload where a stored credential is: paths only."""
@@ -104,6 +98,16 @@ def _make_request(private_directory: str, common_name: str) -> str:
     )
     _write_new(Path(private_directory, _KEY_NAME), text)
     return request.public_bytes(serialization.Encoding.PEM).decode("ascii")
+
+
+def _store(private_directory: str, kind: CredentialKind, text: str) -> str:
+    ensure_private_directory(private_directory)
+    path = Path(private_directory, _CREDENTIAL_NAMES[kind])
+    _write_over(path, text.encode())
+    key = Path(private_directory, _KEY_NAME)
+    if kind is CredentialKind.CERTIFICATE and key.exists():
+        _write_over(path.with_name(_PROXY_NAME), _proxy(text, key.read_text()).encode())
+    return str(path)
 
 
 def _proxy(chain: str, key: str) -> str:

@@ -34,6 +34,7 @@ from pilot.container_check import classify_stderr
 from pilot.container_choice import Choice, ContainerChoice, ContainerPolicy
 from pilot.job_files import PATH_INSIDE, JobFiles, batch_trace, payload_environment
 from pilot.procfs import MARK_VARIABLE
+from pilot.recovery import write_owner
 from pilot.staging import LocalStager
 from transport.errors import OperatorError
 from transport.link import Link
@@ -93,6 +94,7 @@ class NodeLauncher:
             plan = self._bare(order, files, mark, ("bare: no container image is asked for",))
         else:
             plan = await self._contained(order, files, mark, image)
+        await asyncio.to_thread(write_owner, files, mark)
         child, read_fd, write_fd = await asyncio.to_thread(_spawn, plan, files.log)
         link = await stdio_link(
             Role.AGENT,

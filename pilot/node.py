@@ -36,6 +36,7 @@ from pilot.process_table import LocalProcessTable, own_mark
 from pilot.procfs import AGENT_VARIABLE
 from pilot.queue import QueuePolicy
 from pilot.settings import Settings
+from transport.messages import CredentialKind
 from transport.session import LinkOptions
 
 
@@ -111,6 +112,7 @@ class Node:
 
 def agent_options(settings: Settings) -> AgentOptions:
     """Return the agent's options, as set."""
+    tokens = (CredentialKind.TOKEN,) if settings.token_file else ()
     return AgentOptions(
         node=settings.node,
         site=settings.site,
@@ -123,6 +125,7 @@ def agent_options(settings: Settings) -> AgentOptions:
             saving_s=settings.saving_s,
             log_level=settings.log_level,
             log_format=settings.log_format,
+            credentials=(CredentialKind.CERTIFICATE, *tokens),
             monitor=MonitorOptions(interval_s=settings.sample_s),
         ),
     )
@@ -162,6 +165,7 @@ def real_ports(settings: Settings, log: AgentLog, *, is_own_process: bool) -> No
             clock=clock,
             trust_domain=settings.trust_domain,
             lifetime_s=settings.certificate_lifetime_s,
+            token_file=settings.token_file,
         ),
         clock=clock,
         log=log.agent(),

@@ -57,6 +57,8 @@ class Settings(Record, frozen=True, kw_only=True, forbid_unknown_fields=True):
     link_silence_s: float = 60.0
     trust_domain: str = "pilot.local"
     certificate_lifetime_s: float = 21600.0
+    token_file: str = ""
+    """A bearer token (0600) to hand to every job, read again every hour; empty: none."""
     log_level: str = "info"
     log_format: str = "console"
     log_file: str = ""

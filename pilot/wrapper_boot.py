@@ -63,6 +63,8 @@ def main() -> None:
         check(arguments[0])
         return
     read_fd, write_fd = claim_stdio()
+    # OpenSSL would look for its configuration at a path that the image controls.
+    os.environ["OPENSSL_CONF"] = os.devnull
     find_modules(arguments)
     from pilot.wrapper_process import run_wrapper
 

@@ -11,7 +11,6 @@ import logging
 import resource
 import signal
 import sys
-import time
 
 from actors.job_wrapper import JobWrapper, WrapperPorts
 from actors.messages import StopWork
@@ -101,7 +100,7 @@ def _stop_on_signals(wrapper: Address) -> None:
 
     def stop() -> None:
         why = "the wrapper got SIGTERM"
-        reason = KillReason(code=KillCode.PREEMPTED, by="node", at=time.time(), why=why)
+        reason = KillReason(code=KillCode.PREEMPTED, by="node", at=SystemClock().now(), why=why)
         wrapper.tell(StopWork(reason=reason))
 
     loop.add_signal_handler(signal.SIGTERM, stop)

@@ -86,7 +86,6 @@ class Link:
     def close(self, why: str) -> None:
         """Say goodbye and close; what isn't confirmed by now is given up."""
         self._session.close(why, self._loop.time())
-        self._flush()
         self._shut()
 
     async def wait_settled(self) -> None:
@@ -118,6 +117,10 @@ class Link:
         self._session.receive_eof(self._loop.time())
         self._act()
 
+    def is_attached_to(self, stream: ByteStream) -> bool:
+        """Return whether ``stream`` is what this end writes to, and not one that was replaced."""
+        return self._stream is stream
+
     # --- the shell itself ----------------------------------------------------------------
 
     def _act(self) -> None:
@@ -131,18 +134,22 @@ class Link:
         self._arm()
 
     def _hand_over(self, event: SessionEvent) -> None:
+        if self._closed.is_set():
+            return  # Its owner closed it while it handled an earlier event.
         if self._deliver is None:
             self._kept.append(event)
         else:
             self._deliver(event)
         if isinstance(event, Closed):
-            # The goodbye is still to be written: close after this turn's write.
+            # The owner first acts on what it was told in this turn.
             self._loop.call_soon(self._shut)
 
     def _flush(self) -> None:
         self._is_flushing = False
+        if self._stream is None:
+            return  # What is said before there is a stream waits for it.
         data = self._session.data_to_send()
-        if not data or self._stream is None:
+        if not data:
             return
         self._stream.write(data)
         if self._stream.unwritten_bytes() > UNREAD_BYTES_MAX and not self.is_closed:
@@ -172,6 +179,7 @@ class Link:
         self._act()
 
     def _shut(self) -> None:
+        self._flush()  # The goodbye, if one was said.
         stream, self._stream = self._stream, None
         if stream is not None:
             stream.close()

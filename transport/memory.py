@@ -9,13 +9,18 @@ from transport.session import LinkOptions, Role, Session
 
 
 class _MemoryStream:
-    """Hands bytes to the other end's link, one loop turn later."""
+    """One direction: hands bytes to the other end's link, one loop turn later.
+
+    What is on its way when the other end lets go of the opposite direction is lost, as in a
+    pipe: a new stream never carries an old one's bytes.
+    """
 
     def __init__(self, peer: Link, loop: asyncio.AbstractEventLoop) -> None:
         self._peer = peer
         self._loop = loop
         self._unwritten = 0
         self._is_closed = False
+        self.opposite = self
 
     def write(self, data: bytes) -> None:
         if not self._is_closed:
@@ -28,11 +33,16 @@ class _MemoryStream:
     def close(self) -> None:
         if not self._is_closed:
             self._is_closed = True
-            self._loop.call_soon(self._peer.eof_received)
+            self._loop.call_soon(self._end)
 
     def _arrive(self, data: bytes) -> None:
         self._unwritten -= len(data)
-        self._peer.data_received(data)
+        if self._peer.is_attached_to(self.opposite):
+            self._peer.data_received(data)
+
+    def _end(self) -> None:
+        if self._peer.is_attached_to(self.opposite):
+            self._peer.eof_received()
 
 
 def memory_link(
@@ -50,5 +60,7 @@ def memory_link(
 def join_in_memory(agent: Link, wrapper: Link) -> None:
     """Connect two ends; again, after both were detached, to let them resume."""
     loop = asyncio.get_running_loop()
-    agent.attach(_MemoryStream(wrapper, loop))
-    wrapper.attach(_MemoryStream(agent, loop))
+    down, up = _MemoryStream(wrapper, loop), _MemoryStream(agent, loop)
+    down.opposite, up.opposite = up, down
+    agent.attach(down)
+    wrapper.attach(up)

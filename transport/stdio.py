@@ -14,12 +14,16 @@ from typing import cast
 from transport.link import Link
 from transport.session import LinkOptions, Role, Session
 
+LINGER_S = 5.0
+"""How long a closed link's last words wait for a peer that doesn't read."""
+
 
 class _PipeStream(asyncio.Protocol):
     """Both halves of a pipe pair as one `ByteStream`, feeding one link."""
 
-    def __init__(self, link: Link) -> None:
+    def __init__(self, link: Link, loop: asyncio.AbstractEventLoop) -> None:
         self._link = link
+        self._loop = loop
         self._reader: asyncio.ReadTransport | None = None
         self._writer: asyncio.WriteTransport | None = None
         self._has_ended = False
@@ -50,9 +54,12 @@ class _PipeStream(asyncio.Protocol):
         return 0 if self._writer is None else self._writer.get_write_buffer_size()
 
     def close(self) -> None:
-        for half in (self._writer, self._reader):
-            if half is not None and not half.is_closing():
-                half.close()
+        if self._reader is not None:
+            self._reader.close()
+        if self._writer is not None and not self._writer.is_closing():
+            self._writer.close()
+            if self.unwritten_bytes():
+                self._loop.call_later(LINGER_S, self._writer.abort)
 
 
 class _WriteHalf(asyncio.BaseProtocol):
@@ -80,13 +87,21 @@ async def stdio_link(
     """Return a link over two pipe descriptors, which it owns and closes.
 
     ``epoch`` is for the agent's end. The descriptors become non-blocking; they must not be
-    shared with a process that expects them to block.
+    shared with a process that expects them to block. Raises `ValueError` for one that is
+    neither a pipe, a socket nor a terminal; both are closed then too.
     """
     loop = asyncio.get_running_loop()
     session = Session(role, now=loop.time(), epoch=epoch, options=options, release=release)
     link = Link(session, loop=loop)
-    stream = _PipeStream(link)
-    await loop.connect_write_pipe(lambda: _WriteHalf(stream), os.fdopen(write_fd, "wb", 0))
-    link.attach(stream)
-    await loop.connect_read_pipe(lambda: stream, os.fdopen(read_fd, "rb", 0))
+    stream = _PipeStream(link, loop)
+    reader, writer = os.fdopen(read_fd, "rb", 0), os.fdopen(write_fd, "wb", 0)
+    try:
+        await loop.connect_write_pipe(lambda: _WriteHalf(stream), writer)
+        link.attach(stream)
+        await loop.connect_read_pipe(lambda: stream, reader)
+    except BaseException:
+        link.close("the descriptors make no link")
+        reader.close()
+        writer.close()
+        raise
     return link

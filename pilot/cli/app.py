@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
-import time
 from pathlib import Path
 from typing import Annotated
 
@@ -16,6 +15,7 @@ from pilot.cli import views
 from pilot.cli.logs import job_logs
 from pilot.cli.running import Campaign, run_agent, run_campaign
 from pilot.cli.submitting import parse_files, submit_all
+from pilot.clock import SystemClock
 from pilot.container_choice import ContainerPolicy
 from pilot.node import queue_policy
 from pilot.queue import KillAnswer, QueueStore
@@ -90,7 +90,7 @@ def submit(
     settings = _settings(settings_file, state=state).settings
     parsed = parse_files(files, settings.catalogue)
     with _store(settings) as store:
-        ids = submit_all(store, parsed, time.time())
+        ids = submit_all(store, parsed, SystemClock().now())
         for row in store.jobs(ids):
             print_line(views.as_json(views.row_json(row)) if as_json else views.plain_line(row))
 
@@ -167,7 +167,7 @@ def kill(
     settings = _settings(settings_file, state=state).settings
     by = f"user {os.environ.get('USER') or os.getuid()}"
     with _existing_store(settings) as store:
-        answer = store.request_kill(job_id, by, why or "killed by its owner", time.time())
+        answer = store.request_kill(job_id, by, why or "killed by its owner", SystemClock().now())
         row = store.jobs([job_id])[0]
     if as_json:
         print_line(views.as_json({**views.row_json(row), "answer": answer.value}))
@@ -221,9 +221,9 @@ def _existing_store(settings: Settings) -> QueueStore:
 
 
 def _check_image(settings: Settings) -> None:
-    if settings.container is ContainerPolicy.REQUIRE and settings.image:
-        if not os.access(settings.image, os.R_OK):
-            raise UserError(
-                f"The container image {settings.image} can't be read; give --image a directory "
-                "or a .sif file, or use --container prefer."
-            )
+    is_needed = settings.container is ContainerPolicy.REQUIRE and settings.image
+    if is_needed and not os.access(settings.image, os.R_OK):
+        raise UserError(
+            f"The container image {settings.image} can't be read; give --image a directory "
+            "or a .sif file, or use --container prefer."
+        )

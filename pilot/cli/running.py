@@ -21,6 +21,7 @@ from pilot.clock import SystemClock
 from pilot.jdl import unknown_keys_note
 from pilot.node import Node, agent_options, queue_policy, real_ports
 from pilot.queue import JobRow, QueueStore, SqliteTaskQueue
+from pilot.recovery import clean_up_after_the_dead
 from pilot.settings import Settings
 from transport.messages import JobStatus
 
@@ -107,6 +108,8 @@ async def _node(settings: Settings, stack: AsyncExitStack) -> tuple[Node, Sqlite
     store = await asyncio.to_thread(QueueStore.open, settings.queue_file, queue_policy(settings))
     queue = await stack.enter_async_context(SqliteTaskQueue(store, SystemClock()))
     ports = await asyncio.to_thread(real_ports, settings, log, is_own_process=True)
+    for line in await clean_up_after_the_dead(state, ports.table):
+        ports.log("warning", line)
     return Node(queue, ports, agent_options(settings)), queue
 
 

@@ -33,7 +33,7 @@ def has_user(name: str) -> bool:
         pwd.getpwnam(name)
     except KeyError:
         return False
-    return os.geteuid() == 0
+    return os.geteuid() == 0 and shutil.which("setpriv") is not None
 
 
 USERS = ("", "grid") if has_user("grid") else ("",)

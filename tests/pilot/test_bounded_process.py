@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -27,7 +28,7 @@ def is_running(pid_file: Path) -> bool:
     """Return whether the process whose PID is in a file is there, and no zombie."""
     try:
         state = Path(f"/proc/{pid_file.read_text().strip()}/stat").read_text()
-    except FileNotFoundError:
+    except (FileNotFoundError, ProcessLookupError):  # gone, or going while it is read
         return False
     return state.rpartition(")")[2].split()[0] != "Z"
 
@@ -68,9 +69,12 @@ async def test_a_program_that_is_not_there_is_no_exception() -> None:
 async def test_a_program_that_hangs_costs_its_deadline(tmp_path: Path) -> None:
     """It is killed with its children, in whatever process group of its session they are."""
     pid_file = tmp_path / "pid"
+    child = (
+        "import os, pathlib, time; os.setpgrp();"
+        f"pathlib.Path('{pid_file}').write_text(str(os.getpid())); time.sleep(1000)"
+    )
     finished = await run(
-        f"trap '' TERM; set -m; sleep 1000 & echo $! > {pid_file}; echo so far; wait",
-        timeout_s=0.5,
+        f'trap "" TERM; {sys.executable} -c "{child}" & echo so far; wait', timeout_s=1.0
     )
 
     assert finished.is_timed_out

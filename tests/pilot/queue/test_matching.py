@@ -103,7 +103,7 @@ SIZES = st.integers(0, 3)
 
 
 @given(cores=SIZES, memory=SIZES, disk=SIZES, ttl=SIZES, is_whole=st.booleans())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 def test_words_and_comparison_agree(
     cores: int, memory: int, disk: int, ttl: int, is_whole: bool
 ) -> None:

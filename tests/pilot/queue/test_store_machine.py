@@ -352,4 +352,4 @@ def _is_held(row: JobRow, run: Run) -> bool:
 
 
 TestQueueMachine = QueueMachine.TestCase
-TestQueueMachine.settings = settings(max_examples=40, stateful_step_count=40, deadline=None)
+TestQueueMachine.settings = settings(max_examples=30, stateful_step_count=40, deadline=None)

@@ -1,0 +1,44 @@
+"""The public names: a change here is a change for somebody else."""
+
+from __future__ import annotations
+
+import importlib
+
+import pytest
+
+EXPORTS = {
+    "transport": """
+        AgentMessage ByteStream CloseCause Closed Delivery Detached FrameRefused InternalError
+        Link LinkOptions Message MessageConfirmed MessageReceived MessageUnsupported Opened
+        OperatorError PeerError PilotError Record Refusal Role Secret Session SessionEvent
+        SessionState SessionStatistics UserError WrapperMessage stdio_link
+    """,
+    "actors": """
+        Actor ActorCrashed ActorSystem Address Call CancelWork ChildEnded ChildRestarted ChildSpec
+        Effect Effects Ending Intensity MailboxStatistics NoAnswer Recipient Reply Restart Run
+        Schedule SpawnChild StopChild StopSelf SystemStatistics Tell Unschedule WorkFailed handles
+    """,
+    "pilot.jdl": "KNOWN_KEYS JdlError parse_jdl unknown_keys_note",
+    "pilot.queue": """
+        HistoryLine JobDetail JobRow KillAnswer ProcessLine QueuePolicy QueueStore SqliteTaskQueue
+        TraceLine
+    """,
+}
+
+
+@pytest.mark.parametrize("package", EXPORTS)
+def test_exported_names_are_pinned(package: str) -> None:
+    """Names come and go on purpose: this list is changed in the same commit."""
+    exported = importlib.import_module(package).__all__
+
+    assert set(exported) == set(EXPORTS[package].split())
+    assert len(exported) == len(set(exported))
+
+
+@pytest.mark.parametrize("package", EXPORTS)
+def test_exported_names_are_there(package: str) -> None:
+    """Each can be imported."""
+    module = importlib.import_module(package)
+
+    missing = [name for name in module.__all__ if not hasattr(module, name)]
+    assert missing == []
