@@ -39,10 +39,11 @@ from actors.ports import (
     TaskQueue,
     WrapperLauncher,
 )
+from actors.reporter import JobLog
 from actors.runtime import Actor, handles
 from actors.slots import Resources, SlotBook
 from actors.supervision import ChildEnded, ChildSpec, Ending
-from actors.work_unit import JobLog, UnitPorts, WorkOptions, WorkUnit
+from actors.work_unit import UnitPorts, WorkOptions, WorkUnit
 from transport.errors import PilotError
 from transport.messages import Delivery, KillCode, KillReason, Message
 
@@ -55,6 +56,8 @@ class AgentOptions(msgspec.Struct, frozen=True, kw_only=True):
     resources: Resources
     time_left_s: float = 7 * 86400.0
     heartbeat_s: float = 5.0
+    queue_s: float = 60.0
+    """For an answer of the queue; then it is asked again."""
     poll_s: float = 1.0
     """Between two requests for a match that found nothing; grows to ten times as much."""
     work: WorkOptions = WorkOptions()
@@ -80,6 +83,7 @@ class _Unit(msgspec.Struct):
 
 
 class _Matched(Message, frozen=True, kw_only=True):
+    delivery = Delivery.CONTROL
     match: Match | None
 
 
@@ -88,9 +92,16 @@ class _Beaten(Message, frozen=True, kw_only=True):
     commands: tuple[Command, ...]
 
 
+class _NoAnswer(Message, frozen=True, kw_only=True):
+    delivery = Delivery.CONTROL
+    asked_for: str
+    why: str
+
+
 class _Swept(Message, frozen=True, kw_only=True):
+    delivery = Delivery.CONTROL
     job_id: int
-    survivors: int
+    trouble: str
 
 
 class _AskAgain(Message, frozen=True, kw_only=True):
@@ -114,6 +125,7 @@ class JobAgent(Actor):
         self._empty_answers = 0
         self._is_matching = False
         self._draining = ""
+        self._stopping: StopAll | None = None
         self._ends_at = ports.clock.monotonic() + options.time_left_s
 
     def started(self) -> Effects:
@@ -136,8 +148,11 @@ class JobAgent(Actor):
             yield Unschedule("match")
             yield Run("match", partial(self._match, slot))
 
-    async def _match(self, slot: Slot) -> _Matched:
-        return _Matched(match=await self._ports.queue.match(slot))
+    async def _match(self, slot: Slot) -> _Matched | _NoAnswer:
+        async def match() -> _Matched:
+            return _Matched(match=await self._ports.queue.match(slot))
+
+        return await self._answer("match", match)
 
     @handles(_AskAgain)
     def ask_again(self, _: _AskAgain) -> Effects:
@@ -150,7 +165,6 @@ class JobAgent(Actor):
         self._is_matching = False
         match = message.match
         if match is None:
-            self._empty_answers += 1
             yield from self._ask_later()
             return
         self._empty_answers = 0
@@ -162,11 +176,17 @@ class JobAgent(Actor):
             return
         self._units[match.job_id] = _Unit(match)
         yield SpawnChild(ChildSpec(name=_name(match.job_id), make=partial(self._unit, match)))
+        if self._stopping is not None:
+            # It was under way when all were stopped: it goes back like the others.
+            yield Call(partial(self._stop_for, match, self._stopping))
         yield from self._ask_for_work()
 
     def _ask_later(self) -> Effects:
-        patience = min(10, max(1, self._empty_answers))
-        yield Schedule("match", self._options.poll_s * patience, _AskAgain())
+        self._empty_answers += 1
+        patience = min(10, self._empty_answers)
+        if not self._draining:
+            yield Schedule("match", self._options.poll_s * patience, _AskAgain())
+        yield from self._end_if_drained()
 
     def _unit(self, match: Match) -> WorkUnit:
         ports = UnitPorts(

@@ -10,14 +10,17 @@ saving: the logs of a job are saved whatever happened to it. What must stay true
 * the payload starts only when its inputs and its credentials are there;
 * the first kill reason is kept, and comes back in `JobFinished`;
 * when saving begins, no process of the payload runs any more;
+* one task waits for a command, and kills it should the wrapper itself be lost;
 * when the link is lost nobody can collect the job: the payload is stopped and the wrapper ends.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import asyncio
+from collections.abc import Callable, Sequence
 from enum import StrEnum
 from functools import partial
+from typing import assert_never
 
 import msgspec
 
@@ -72,6 +75,12 @@ from transport.messages import (
 
 OUTPUTS_MAX = 5000
 """Files that one job may save: the list of them travels in one frame."""
+OUTPUTS_TEXT_MAX = 400_000
+"""Letters of their names and locations together, of up to four bytes each."""
+REASON_LENGTH_MAX = 4096
+KILL_AGAIN_S = 1.0
+KILLS_MAX = 5
+"""A command that survives so many KILLs hangs in the kernel; the wrapper goes on without it."""
 
 
 class WrapperPorts(msgspec.Struct, frozen=True, kw_only=True):
@@ -151,6 +160,7 @@ class JobWrapper(Actor):
         self._reason = ""
         self._end = ProcessEnd()
         self._kill: KillReason | None = None
+        self._kills = 0
         self._is_orphan = False
 
     # --- the link ------------------------------------------------------------------------
@@ -198,6 +208,7 @@ class JobWrapper(Actor):
         return Tell(self._link, JobStatusChanged(status=status, at=at, fields=fields))
 
     def _trace(self, text: str) -> Tell:
+        text = text[:REASON_LENGTH_MAX]
         return Tell(self._link, TraceWritten(text=text, at=self._ports.clock.now()))
 
     # --- preparing -----------------------------------------------------------------------
@@ -305,7 +316,11 @@ class JobWrapper(Actor):
             yield from self._end_command(0.0)
 
     async def _wait(self, role: ProcessRole, command: RunningCommand) -> _Ended:
-        return _Ended(role=role, end=await command.wait())
+        try:
+            return _Ended(role=role, end=await command.wait())
+        except asyncio.CancelledError:
+            command.signal(SIGKILL)
+            raise
 
     @handles(_Ended)
     def command_ended(self, message: _Ended) -> Effects:
@@ -333,7 +348,7 @@ class JobWrapper(Actor):
         if end.exit_code == 0 and self._kill is None and not self._is_orphan:
             yield from self._save()
         else:
-            was_killed = end.signal is not None
+            was_killed = end.signal is not None or self._kill is not None
             failure = Failure.VALIDATION_KILLED if was_killed else Failure.VALIDATION_FAILED
             yield from self._fail(failure, f"the validation {told(end)}")
 
@@ -358,7 +373,7 @@ class JobWrapper(Actor):
         elif self._stage is Stage.PREPARING:
             yield from self._fail(Failure.START, "stopped before the payload started")
         elif self._stage is Stage.GREETING:
-            yield StopSelf()
+            yield from self._leave("stopped before it had a job")
 
     def _end_command(self, grace_s: float) -> Effects:
         """Ask the command to end, and kill it after the grace; the start may still be under way."""
@@ -372,20 +387,37 @@ class JobWrapper(Actor):
     def grace_over(self, _: _GraceOver) -> Effects:
         """Kill what didn't end when it was asked to."""
         command = self._command
-        if command is not None:
+        if command is None:
+            return
+        self._kills += 1
+        if self._kills <= KILLS_MAX:
             yield Call(lambda: command.signal(SIGKILL))
-            yield Schedule("grace", 1.0, _GraceOver())
+            yield Schedule("grace", KILL_AGAIN_S, _GraceOver())
+        else:
+            is_validation = self._stage is Stage.VALIDATING
+            role = ProcessRole.VALIDATION if is_validation else ProcessRole.PAYLOAD
+            yield self._trace(f"the {role} can't be killed; the job goes on without its end")
+            yield CancelWork(role.value)
+            yield from self.command_ended(_Ended(role=role, end=ProcessEnd(signal=SIGKILL)))
 
     def _orphaned(self, why: str) -> Effects:
         """End without an agent: stop the payload, save nothing that nobody could collect."""
         self._is_orphan = True
         self._ports.log("warning", f"the agent is gone ({why}); the wrapper ends")
-        if self._stage is Stage.FINISHED or self._stage is Stage.GREETING:
-            yield StopSelf()
-        elif self._stage in (Stage.RUNNING, Stage.VALIDATING):
-            yield from self._end_command(self._job.stop_grace_s)
-        else:
-            yield from self._fail(Failure.START, "the agent is gone")
+        match self._stage:
+            case Stage.GREETING | Stage.FINISHED:
+                yield StopSelf()
+            case Stage.PREPARING:
+                yield from self._fail(Failure.START, "the agent is gone")
+            case Stage.RUNNING | Stage.VALIDATING:
+                yield from self._end_command(self._job.stop_grace_s)
+            case Stage.SAVING:
+                # Storage may hang, and nobody waits for what is being saved.
+                yield CancelWork("stage-out")
+                yield CancelWork("sweep")
+                yield Run("sweep", self._sweep)
+            case _:
+                assert_never(self._stage)
 
     # --- saving --------------------------------------------------------------------------
 
@@ -400,7 +432,7 @@ class JobWrapper(Actor):
             case "start" if self._stage is Stage.VALIDATING:
                 return self._fail(Failure.VALIDATION_UNRUNNABLE, text)
             case "sweep":
-                return self._stage_out()
+                return self._after_sweep()
             case "stage-out":
                 return self._finish((), Failure.STAGE_OUT, text)
             case "goodbye":
@@ -434,14 +466,14 @@ class JobWrapper(Actor):
         """Save, now that nothing writes to the work directory any more."""
         if message.killed:
             yield self._trace(f"killed {message.killed} processes that the payload left behind")
+        yield from self._after_sweep()
+
+    def _after_sweep(self) -> Effects:
         if self._is_orphan:
             self._stage = Stage.FINISHED
             yield StopSelf()
         else:
-            yield from self._stage_out()
-
-    def _stage_out(self) -> Effects:
-        yield Run("stage-out", self._save_outputs)
+            yield Run("stage-out", self._save_outputs)
 
     async def _save_outputs(self) -> _Saved:
         order = self._job
@@ -461,12 +493,12 @@ class JobWrapper(Actor):
         outputs = message.outputs
         for note in outputs.notes:
             yield self._trace(note)
-        files = outputs.files
-        for file in files[:OUTPUTS_MAX]:
+        files = listable(outputs.files)
+        for file in files:
             yield Tell(self._link, _staged_out(file))
-        if len(files) > OUTPUTS_MAX:
-            why = f"{len(files)} output files; a job may save {OUTPUTS_MAX}: use an archive"
-            yield from self._finish(files[:OUTPUTS_MAX], Failure.STAGE_OUT, why)
+        if len(files) < len(outputs.files):
+            why = f"{len(outputs.files)} output files; only {len(files)} fit: use an archive"
+            yield from self._finish(files, Failure.STAGE_OUT, why)
         elif outputs.missing:
             missing = ", ".join(outputs.missing)
             why = f"required output is missing: {missing}"
@@ -487,7 +519,7 @@ class JobWrapper(Actor):
             exit_code=self._end.exit_code,
             signal=self._end.signal,
             failure=self._failure,
-            reason=self._kill.why if self._kill is not None else self._reason,
+            reason=(self._kill.why if self._kill is not None else self._reason)[:REASON_LENGTH_MAX],
             kill=self._kill,
             outputs=files,
         )
@@ -501,7 +533,10 @@ class JobWrapper(Actor):
     @handles(_Settled)
     def settled(self, _: _Settled) -> Effects:
         """End: the agent has confirmed all that there was to say."""
-        yield Call(lambda: self._link.close("the job has finished"))
+        return self._leave("the job has finished")
+
+    def _leave(self, why: str) -> Effects:
+        yield Call(lambda: self._link.close(why))
         yield StopSelf()
 
     @property
@@ -519,6 +554,16 @@ def told(end: ProcessEnd) -> str:
     if end.signal is not None:
         return f"was killed by signal {end.signal}"
     return f"exited with code {end.exit_code}"
+
+
+def listable(files: Sequence[SavedFile]) -> tuple[SavedFile, ...]:
+    """Return as many of the saved files as the list in `JobFinished` may name."""
+    length = 0
+    for count, file in enumerate(files):
+        length += len(file.name) + len(file.location)
+        if count >= OUTPUTS_MAX or length > OUTPUTS_TEXT_MAX:
+            return tuple(files[:count])
+    return tuple(files)
 
 
 def _staged_out(file: SavedFile) -> FileStaged:

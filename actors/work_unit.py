@@ -9,19 +9,23 @@ link, starts the Monitor, relays statuses to the queue, and ends the job when it
 
 What must stay true:
 
-* the final status is decided once, in `_verdict`, when the wrapper is gone and nothing of the
-  job runs any more; so a final status in the queue means that the node is clean;
+* the final status is decided once (`actors.verdict`), when the wrapper is gone and nothing of
+  the job runs any more; so a final status in the queue means that the node is clean;
 * a wrapper that doesn't do what it is asked is helped: asked, then TERM, then KILL;
-* every wait has a timer: launching (the link's greeting), the TTL, saving, leaving, cleaning;
+* a wrapper is not believed: what isn't its to say, or out of order, is traced and ignored;
+* every wait has a bound: launching, the greeting (the link's), the TTL, saving, leaving,
+  each step of cleaning;
+* one task owns the wrapper (`_hold_wrapper`), and lets nothing of it outlive the unit;
 * an attempt that the queue calls stale is ended without another word.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from enum import StrEnum
 from functools import partial
+from typing import TypeVar
 
 import msgspec
 
@@ -32,12 +36,11 @@ from actors.effects import (
     Run,
     Schedule,
     SpawnChild,
-    StopSelf,
     Tell,
     Unschedule,
     WorkFailed,
 )
-from actors.lifecycle import JobLife, path_to, status_after_wrapper_death, status_of
+from actors.lifecycle import ACTIVE, JobLife, may_follow, path_to
 from actors.messages import (
     CredentialIssued,
     CredentialRefused,
@@ -53,10 +56,7 @@ from actors.messages import (
     Watch,
 )
 from actors.monitor import Monitor, MonitorOptions
-from actors.outbox import Outbox
 from actors.ports import (
-    Answer,
-    AnyReport,
     Clock,
     HostProcess,
     JobIdentity,
@@ -68,15 +68,18 @@ from actors.ports import (
     WrapperExit,
     WrapperLauncher,
 )
-from actors.runtime import Actor, handles
+from actors.reporter import JobLog, Reporter, ReportPorts
+from actors.runtime import handles
 from actors.supervision import ChildEnded, ChildRestarted, ChildSpec, Restart
-from transport.errors import PilotError
+from actors.verdict import verdict
+from transport.errors import OperatorError
 from transport.events import Closed, FrameRefused, MessageReceived, MessageUnsupported, Opened
 from transport.messages import (
     ConfigureLogging,
     ConfinementReported,
     CredentialKind,
     DeliverCredential,
+    Delivery,
     FileStaged,
     JobFinished,
     JobStatus,
@@ -97,21 +100,26 @@ from transport.messages import (
     Usage,
 )
 
+T = TypeVar("T")
+
 KILLS_MAX = 3
 """A process that survives so many KILLs hangs in the kernel; the node's operator must look."""
-
-JobLog = Callable[[str, str, float | None], None]
-"""Takes (level, text, at or None for now); bound to job and attempt by whoever made it."""
+PROCESSES_MAX = 50
+"""Reports of one attempt's processes: they change now and then, not for ever."""
 
 
 class WorkOptions(msgspec.Struct, frozen=True, kw_only=True):
     """How patient a work unit is, and what it hands to its wrapper."""
 
+    launch_s: float = 900.0
+    """For all that is before the wrapper runs: an image may have to be fetched and tried."""
     stop_grace_s: float = 5.0
     """Between TERM and KILL for the payload."""
     saving_s: float = 300.0
     leave_s: float = 10.0
     """For a wrapper that has nothing left to do; also between the rungs of the stop ladder."""
+    queue_s: float = 60.0
+    """For an answer of the queue; then the report goes again."""
     usage_report_s: float = 10.0
     log_level: str = "info"
     log_format: str = "console"
@@ -141,10 +149,12 @@ class _Phase(StrEnum):
 
 
 class _Launched(Message, frozen=True, kw_only=True):
+    delivery = Delivery.CONTROL
     wrapper: LaunchedWrapper
 
 
 class _LauncherEnded(Message, frozen=True, kw_only=True):
+    delivery = Delivery.CONTROL
     exit: WrapperExit
 
 
@@ -154,19 +164,18 @@ class _Overdue(Message, frozen=True, kw_only=True):
     what: str
 
 
-class _Reported(Message, frozen=True, kw_only=True):
-    answer: Answer
-
-
 class _Cleaned(Message, frozen=True, kw_only=True):
     survivors: int
     rescued: tuple[SavedFile, ...]
+    troubles: tuple[str, ...]
 
 
-class WorkUnit(Actor):
+class WorkUnit(Reporter):
     """Sees one attempt through; ends when the queue has its final status."""
 
     def __init__(self, match: Match, ports: UnitPorts, options: WorkOptions) -> None:
+        reporting = ReportPorts(queue=ports.queue, clock=ports.clock, log=ports.log)
+        super().__init__(match, reporting, queue_s=options.queue_s)
         self._match = match
         self._ports = ports
         self._options = options
@@ -180,7 +189,6 @@ class WorkUnit(Actor):
             f"job {match.job_id}.{match.attempt}", JobStatus.ASSIGNED, ports.clock.now(), "match"
         )
         self._phase = _Phase.LAUNCHING
-        self._outbox = Outbox(match.job_id, match.attempt)
         self._wrapper: LaunchedWrapper | None = None
         self._wrapper_process: HostProcess | None = None
         self._has_exited = False
@@ -188,21 +196,37 @@ class WorkUnit(Actor):
         self._outcome: Outcome | None = None
         self._kill: KillReason | None = None
         self._trouble = ""
+        self._last_resort = ""
+        """The reason where there is no better one: how it looked from here."""
         self._usage = Usage()
         self._usage_reported_at = 0.0
         self._payload_since: float | None = None
         self._payload_wall_s = 0.0
         self._kills = 0
+        self._processes = 0
         self._rescued: tuple[SavedFile, ...] = ()
 
     # --- launching -----------------------------------------------------------------------
 
     def started(self) -> Effects:
         """Launch the wrapper."""
-        yield Run("launch", self._launch)
+        yield Run("wrapper", self._hold_wrapper)
 
-    async def _launch(self) -> _Launched:
-        return _Launched(wrapper=await self._ports.launcher.launch(self._order))
+    async def _hold_wrapper(self) -> None:
+        """Own the wrapper from its launch to its end; cancelled, leave nothing of it behind."""
+        launch_s = self._options.launch_s
+        try:
+            async with asyncio.timeout(launch_s):
+                wrapper = await self._ports.launcher.launch(self._order)
+        except TimeoutError as error:
+            raise OperatorError(f"it took more than {launch_s:g} s") from error
+        try:
+            self.me.tell(_Launched(wrapper=wrapper))
+            self.me.tell(_LauncherEnded(exit=await wrapper.wait()))
+            await wrapper.link.wait_closed()
+        finally:
+            wrapper.link.close("the agent's work unit ended")
+            wrapper.signal(9)
 
     @handles(_Launched)
     def launched(self, message: _Launched) -> Effects:
@@ -210,7 +234,7 @@ class WorkUnit(Actor):
         wrapper = self._wrapper = message.wrapper
         self._phase = _Phase.GREETING
         for text in wrapper.traces:
-            yield from self._trace(text)
+            yield from self.trace(text)
         yield Tell(
             self._ports.agent,
             UnitLaunched(
@@ -218,14 +242,9 @@ class WorkUnit(Actor):
             ),
         )
         yield Call(lambda: wrapper.link.open(self._from_link))
-        yield Run("launcher", self._wait_launcher)
         yield SpawnChild(self._monitor_spec(wrapper))
         if self._kill is not None:
             yield from self._stop_wrapper()
-
-    async def _wait_launcher(self) -> _LauncherEnded:
-        assert self._wrapper is not None, "there is a launcher to wait for"
-        return _LauncherEnded(exit=await self._wrapper.wait())
 
     def _monitor_spec(self, wrapper: LaunchedWrapper) -> ChildSpec:
         make = partial(
@@ -262,17 +281,19 @@ class WorkUnit(Actor):
     @handles(FromLink)
     def from_link(self, message: FromLink) -> Effects:
         """Take what the wrapper says, and what becomes of the link."""
+        if self._phase in (_Phase.CLEANING, _Phase.REPORTING):
+            return ()  # It was given up; what it still says changes nothing.
         match message.event:
             case MessageReceived(message=said):
                 return self._wrapper_said(said)
-            case Opened():
+            case Opened() if self._phase is _Phase.GREETING:
                 return self._greeted()
             case Closed(cause=cause, detail=detail):
                 return self._link_closed(f"{cause}: {detail}")
             case FrameRefused(refusal=refusal, detail=detail):
-                return self._trace(f"a frame of the wrapper was refused ({refusal}): {detail}")
+                return self.trace(f"a frame of the wrapper was refused ({refusal}): {detail}")
             case MessageUnsupported(tag=tag):
-                return self._trace(f"the wrapper does not know the message {tag!r}")
+                return self.trace(f"the wrapper does not know the message {tag!r}")
             case _:
                 return ()
 
@@ -317,23 +338,24 @@ class WorkUnit(Actor):
             case JobFinished(outcome=outcome):
                 return self._finished(outcome)
             case TraceWritten(text=text, at=at):
-                return self._trace(text, at)
+                return self.trace(text, at)
             case LogWritten(level=level, text=text, at=at):
-                return (Call(partial(self._ports.log, level, text, at)),)
+                return (self.log(level, text, at),)
             case FileStaged(direction=direction, name=name, bytes=size):
-                text = f"staged {direction}: {name} ({size} bytes)"
-                return (Call(partial(self._ports.log, "debug", text, None)),)
+                return (self.log("debug", f"staged {direction}: {name} ({size} bytes)"),)
             case ConfinementReported():
-                return self._trace(told_confinement(said))
+                return self.trace(told_confinement(said))
             case _:
-                return self._trace(f"the wrapper said {type(said).__name__}: not its place")
+                return self.trace(f"the wrapper said {type(said).__name__}: not its place")
 
     def _status_changed(self, status: JobStatus, at: float) -> Effects:
-        if status not in (JobStatus.STARTED, JobStatus.RUNNING, JobStatus.SAVING):
-            yield from self._trace(f"the wrapper reported {status}, which is not its to say")
+        before = self._life.status
+        if status is before:
             return
-        if not self._life.advance(status, at, "wrapper"):
+        if self._outcome is not None or status not in ACTIVE or not may_follow(before, status):
+            yield from self.trace(f"the wrapper reported {status} after {before}: ignored")
             return
+        self._life.advance(status, at, "wrapper")
         now = self._ports.clock.monotonic()
         if status is JobStatus.RUNNING:
             self._payload_since = now
@@ -344,7 +366,7 @@ class WorkUnit(Actor):
             yield Unschedule("ladder")
             yield from self._await("saving", self._options.saving_s)
         container = self._wrapper.container if self._wrapper is not None else None
-        yield from self._status_report(status, at, container)
+        yield from self.report_status(status, at, container)
 
     def _stop_payload_clock(self, now: float) -> None:
         if self._payload_since is not None:
@@ -393,8 +415,11 @@ class WorkUnit(Actor):
         """Report where it is on the host; the wrapper's own is kept for the stop ladder."""
         if message.role is ProcessRole.WRAPPER:
             self._wrapper_process = message.host
+        self._processes += 1
+        if self._processes > PROCESSES_MAX:
+            return
         self._outbox.process(message.role, message.process, message.host, self._ports.clock.now())
-        yield from self._send_reports()
+        yield from self.send_reports()
 
     @handles(ProcessGone)
     def process_gone(self, _: ProcessGone) -> Effects:
@@ -409,7 +434,7 @@ class WorkUnit(Actor):
         if now - self._usage_reported_at >= self._options.usage_report_s:
             self._usage_reported_at = now
             self._outbox.usage(self._usage_now(), self._ports.clock.now())
-            yield from self._send_reports()
+            yield from self.send_reports()
 
     @handles(LimitExceeded)
     def limit_exceeded(self, message: LimitExceeded) -> Effects:
@@ -419,7 +444,7 @@ class WorkUnit(Actor):
     @handles(ChildRestarted)
     def monitor_restarted(self, message: ChildRestarted) -> Effects:
         """Say so: until the next announcement the job goes on unmeasured."""
-        return self._trace(f"the monitor was restarted: {message.error!r}")
+        return self.trace(f"the monitor was restarted: {message.error!r}")
 
     @handles(ChildEnded)
     def monitor_ended(self, _: ChildEnded) -> Effects:
@@ -439,7 +464,9 @@ class WorkUnit(Actor):
         if not is_first and reason.code is not KillCode.FENCED:
             return
         self._kill = reason
-        yield Call(partial(self._ports.log, "warning", f"stopping: {reason.why}", None))
+        if reason.code is KillCode.FENCED:
+            self.fall_silent()
+        yield self.log("warning", f"stopping: {reason.why}")
         if self._phase in (_Phase.GREETING, _Phase.WORKING):
             yield from self._stop_wrapper()
 
@@ -469,8 +496,6 @@ class WorkUnit(Actor):
                 yield from self._force("TERM")
             case "leave":
                 yield from self._stayed()
-            case "queue":
-                yield from self._send_reports()
             case _:
                 raise AssertionError(f"nobody awaits {message.what}")
 
@@ -507,6 +532,9 @@ class WorkUnit(Actor):
     # --- leaving -------------------------------------------------------------------------
 
     def _finished(self, outcome: Outcome) -> Effects:
+        if self._outcome is not None:
+            yield from self.trace("the wrapper said twice how the job ended: ignored")
+            return
         self._outcome = outcome
         self._phase = _Phase.LEAVING
         self._stop_payload_clock(self._ports.clock.monotonic())
@@ -517,8 +545,9 @@ class WorkUnit(Actor):
     def _link_closed(self, why: str) -> Effects:
         self._is_link_closed = True
         if self._outcome is None and not self._has_exited:
-            self._trouble = self._trouble or f"the link to the wrapper was lost: {why}"
-            yield from self._force("KILL")
+            self._last_resort = f"the link to the wrapper was lost: {why}"
+            if self._phase is not _Phase.LEAVING:
+                yield from self._force("KILL")
         yield from self._leave_if_gone()
 
     @handles(_LauncherEnded)
@@ -530,9 +559,12 @@ class WorkUnit(Actor):
         """
         self._has_exited = True
         if self._outcome is None:
-            self._trouble = self._trouble or message.exit.diagnosis or told_exit(message.exit)
+            told = told_exit(message.exit)
+            yield from self.trace(message.exit.diagnosis or f"the launched process {told}")
+            self._trouble = self._trouble or message.exit.diagnosis
+            self._last_resort = self._last_resort or f"the wrapper {told}"
             if not self._is_link_closed and self._phase is _Phase.WORKING:
-                why = f"the process around the wrapper ended: {told_exit(message.exit)}"
+                why = f"the process around the wrapper ended: it {told}"
                 yield from self._stop(self._reason(KillCode.WRAPPER_LOST, why))
                 return
         if not self._is_link_closed:
@@ -552,63 +584,59 @@ class WorkUnit(Actor):
         yield Run("clean", self._clean)
 
     async def _clean(self) -> _Cleaned:
-        survivors = 0
+        """Sweep, rescue, remove: each is tried whatever became of the one before."""
+        launcher, options = self._ports.launcher, self._options
+        troubles: list[str] = []
+        survivors, rescued = 0, tuple[SavedFile, ...]()
         if self._wrapper is not None:
-            survivors = await self._ports.table.sweep(
-                self._wrapper.mark, self._wrapper.launcher_pid, deadline_s=self._options.leave_s
-            )
-        rescued: tuple[SavedFile, ...] = ()
-        if self._outcome is None and self._wrapper is not None:
-            async with asyncio.timeout(self._options.saving_s):
-                rescued = await self._ports.launcher.rescue(self._order)
-        await self._ports.launcher.clean(self._order)
-        return _Cleaned(survivors=survivors, rescued=rescued)
+            survivors = await _tried("sweeping", self._sweep, 0, 2 * options.leave_s, troubles)
+        if self._wrapper is not None and self._outcome is None and not self._is_fenced:
+            rescue = partial(launcher.rescue, self._order)
+            rescued = await _tried("rescuing", rescue, rescued, options.saving_s, troubles)
+        clean = partial(launcher.clean, self._order)
+        await _tried("removing files", clean, None, options.saving_s, troubles)
+        return _Cleaned(survivors=survivors, rescued=rescued, troubles=tuple(troubles))
+
+    async def _sweep(self) -> int:
+        assert self._wrapper is not None, "only what was launched left processes"
+        mark, pid = self._wrapper.mark, self._wrapper.launcher_pid
+        return await self._ports.table.sweep(mark, pid, deadline_s=self._options.leave_s)
 
     @handles(_Cleaned)
     def cleaned(self, message: _Cleaned) -> Effects:
         """Report the end: nothing of the job is left on the node."""
+        self._phase = _Phase.REPORTING
         self._rescued = message.rescued
+        for trouble in message.troubles:
+            yield from self.trace(trouble)
         if message.survivors:
-            yield from self._trace(f"killed {message.survivors} processes left by the job")
-        yield from self._conclude()
+            yield from self.trace(f"killed {message.survivors} processes left by the job")
+        yield from self.tell_left_out()
+        if not self._is_fenced:
+            yield from self._conclude()
+        yield from self.end_when_reported()
 
     def _conclude(self) -> Effects:
-        self._phase = _Phase.REPORTING
-        if self._kill is None or self._kill.code is not KillCode.FENCED:
-            status, reason = self._verdict()
-            yield from self._walk_to(status, reason)
-        yield from self._send_reports()
-        yield from self._end_if_reported()
-
-    def _verdict(self) -> tuple[JobStatus, str]:
-        """Decide the final status and its reason, once."""
-        if self._outcome is not None:
-            outcome = self._outcome
-            if outcome.kill is not None and self._kill is not None:
-                outcome = msgspec.structs.replace(outcome, kill=self._kill, reason=self._kill.why)
-            return status_of(outcome), outcome.reason
-        status = status_after_wrapper_death(self._life.status, self._kill)
-        if self._kill is not None:
-            return status, self._kill.why
-        return status, self._trouble or "the wrapper ended without a word"
-
-    def _walk_to(self, final: JobStatus, reason: str) -> Effects:
+        """Report the way to the final status, and that with all that is known of the end."""
         now = self._ports.clock.now()
-        *between, last = path_to(self._life.status, final) or (final,)
+        trouble = self._trouble or self._last_resort
+        decided = verdict(self._life.status, self._outcome, self._kill, trouble)
+        *between, last = path_to(self._life.status, decided.status)
         for status in between:
             self._life.advance(status, now, "verdict")
-            yield from self._status_report(status, now, None)
+            yield from self.report_status(status, now, None)
         self._life.advance(last, now, "verdict")
+        yield self.log("info", f"status {last}")
         if last is JobStatus.WAITING:
-            self._outbox.status(last, now, reason=reason)
+            self._outbox.status(last, now, reason=decided.reason)
             return
         outcome = self._outcome or Outcome()
         self._outbox.final(
             last,
             now,
-            reason=reason,
+            reason=decided.reason,
             outcome=outcome,
-            kill=self._kill or outcome.kill,
+            kill=decided.kill,
             usage=self._usage_now(),
             outputs=self._outputs_on_host(outcome),
         )
@@ -622,61 +650,25 @@ class WorkUnit(Actor):
             for file in outcome.outputs
         )
 
-    # --- reporting -----------------------------------------------------------------------
+    # --- what else happens ---------------------------------------------------------------
 
-    def _trace(self, text: str, at: float | None = None) -> Effects:
-        yield Call(partial(self._ports.log, "info", text, at))
-        self._outbox.trace(text, self._ports.clock.now() if at is None else at)
-        yield from self._send_reports()
+    def fenced(self) -> Effects:
+        """End this attempt: the queue gave it to somebody else."""
+        return self._stop(self._reason(KillCode.FENCED, "the queue gave the job away"))
 
-    def _status_report(self, status: JobStatus, at: float, container: str | None) -> Effects:
-        yield Call(partial(self._ports.log, "info", f"status {status}", None))
-        self._outbox.status(status, at, container=container)
-        yield from self._send_reports()
-
-    def _send_reports(self) -> Effects:
-        report = self._outbox.next_report()
-        if report is not None:
-            yield Run("report", partial(self._send_report, report))
-
-    async def _send_report(self, report: AnyReport) -> _Reported:
-        return _Reported(answer=await self._ports.queue.report(report))
-
-    @handles(_Reported)
-    def reported(self, message: _Reported) -> Effects:
-        """Take the queue's answer: on to the next, or away with it all."""
-        report = self._outbox.answered(message.answer)
-        if message.answer is Answer.REFUSED:
-            text = f"the queue refused {type(report).__name__}: {report}"
-            yield Call(partial(self._ports.log, "error", text, None))
-        if message.answer is Answer.STALE and self._phase is not _Phase.REPORTING:
-            yield from self._stop(self._reason(KillCode.FENCED, "the queue gave the job away"))
-        yield from self._send_reports()
-        yield from self._end_if_reported()
-
-    def _end_if_reported(self) -> Effects:
-        if self._phase is _Phase.REPORTING and self._outbox.is_empty:
-            yield StopSelf()
+    @property
+    def _is_fenced(self) -> bool:
+        return self._kill is not None and self._kill.code is KillCode.FENCED
 
     @handles(WorkFailed)
     def work_failed(self, message: WorkFailed) -> Effects:
-        """Take what failed: the queue is tried again, a launch or a cleaning is the end."""
+        """Take a failed launch as the end of the job; all else is our own mistake."""
+        if message.name != "wrapper" or self._phase is not _Phase.LAUNCHING:
+            raise message.error
         text = str(message.error) or type(message.error).__name__
-        match message.name:
-            case "report":
-                if not isinstance(message.error, PilotError):
-                    raise message.error
-                yield Call(partial(self._ports.log, "warning", f"queue: {text}", None))
-                yield from self._await("queue", self._outbox.failed())
-            case "launch":
-                self._trouble = f"the wrapper could not be launched: {text}"
-                self._has_exited = self._is_link_closed = True
-                yield from self._begin_cleaning()
-            case "clean":
-                yield from self._trace(f"cleaning up failed: {text}")
-                yield from self._conclude()
-            case _:
-                raise message.error
+        self._trouble = f"the wrapper could not be launched: {text}"
+        self._has_exited = self._is_link_closed = True
+        return self._begin_cleaning()
 
     def _usage_now(self) -> Usage:
         running_s = 0.0
@@ -685,18 +677,29 @@ class WorkUnit(Actor):
         wall_s = max(self._payload_wall_s, running_s)
         return msgspec.structs.replace(self._usage, wall_s=wall_s)
 
-    def stopping(self) -> Effects:
-        """Leave nothing behind, should the unit itself have crashed."""
-        wrapper = self._wrapper
-        if wrapper is not None and not (self._has_exited and self._is_link_closed):
-            yield Call(lambda: wrapper.link.close("the agent's work unit ended"))
-            yield Call(lambda: wrapper.signal(9))
+
+async def _tried(
+    what: str,
+    work: Callable[[], Awaitable[T]],
+    otherwise: T,
+    bound_s: float,
+    troubles: list[str],
+) -> T:
+    """Do one step of cleaning; what goes wrong is noted, and the next step is done all the same."""
+    try:
+        async with asyncio.timeout(bound_s):
+            return await work()
+    except TimeoutError:
+        troubles.append(f"{what} took more than {bound_s:g} s")
+    except Exception as error:
+        troubles.append(f"{what} failed: {str(error) or type(error).__name__}")
+    return otherwise
 
 
 def told_exit(end: WrapperExit) -> str:
     """Say how the launched process ended."""
     if end.signal is not None:
-        return f"killed by signal {end.signal}"
+        return f"was killed by signal {end.signal}"
     return f"exited with code {end.exit_code}"
 
 

@@ -10,7 +10,7 @@ from typing import TextIO
 
 import structlog
 
-from actors.work_unit import JobLog
+from actors.reporter import JobLog
 from transport.errors import OperatorError
 
 

@@ -20,9 +20,10 @@ from actors.job_agent import AgentOptions, AgentPorts, JobAgent
 from actors.messages import Drain, StopAll
 from actors.monitor import MonitorOptions
 from actors.ports import Authority, Clock, ProcessTable, TaskQueue, WrapperLauncher
+from actors.reporter import JobLog
 from actors.runtime import ActorSystem, Address, SystemStatistics
 from actors.supervision import ChildSpec, Restart
-from actors.work_unit import JobLog, WorkOptions
+from actors.work_unit import WorkOptions
 from pilot import children
 from pilot.agent_log import AgentLog
 from pilot.authority import NodeAuthority

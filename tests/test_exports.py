@@ -18,6 +18,12 @@ EXPORTS = {
         Effect Effects Ending Intensity MailboxStatistics NoAnswer Recipient Reply Restart Run
         Schedule SpawnChild StopChild StopSelf SystemStatistics Tell Unschedule WorkFailed handles
     """,
+    "pilot.embedding": """
+        FINAL ActorCrashed Answer AnyReport Command ContainerPolicy DrainNode FinalReport Heartbeat
+        HeldJob InputFile JdlError JobDescription JobStatus KillJob KillReason LoseJob Match Node
+        OperatorError OutputSpec PilotError ProcessReport SavedFile Settings Slot StatusReport
+        TaskQueue TraceReport Usage UsageReport UserError local_node parse_jdl
+    """,
     "pilot.jdl": "KNOWN_KEYS JdlError parse_jdl unknown_keys_note",
     "pilot.queue": """
         HistoryLine JobDetail JobRow KillAnswer ProcessLine QueuePolicy QueueStore SqliteTaskQueue

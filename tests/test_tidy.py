@@ -17,11 +17,10 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("transport", "actors", "pilot")
 SKIPPED = {".git", ".venv", ".hypothesis", ".mypy_cache", ".pytest_cache", ".ruff_cache"}
-SKIPPED |= {"__pycache__", "build", "dist", ".pilot"}
+SKIPPED |= {"__pycache__", "build", "dist", ".pilot", ".state", "image"}
 
 LINES_MAX = 500
 LONG_FILES = {
-    "actors/runtime.py": (600, "one cell and one system, each of which knows the other's inside"),
     "actors/job_wrapper.py": (560, "one actor: a stage's handlers are read beside each other"),
     "actors/work_unit.py": (720, "one actor, with every reason for which a job ends in one place"),
     "pilot/staging.py": (600, "in and out share one way of opening what a payload left"),
@@ -40,7 +39,7 @@ def files() -> tuple[Path, ...]:
     for directory, names, file_names in os.walk(ROOT):
         names[:] = [name for name in names if name not in SKIPPED and ".egg-info" not in name]
         found += [Path(directory, name) for name in file_names if not name.endswith(".pyc")]
-    return tuple(sorted(found))
+    return tuple(sorted(path for path in found if not path.is_symlink()))
 
 
 @cache

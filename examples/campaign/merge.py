@@ -10,13 +10,13 @@ import json
 import operator
 import os
 import sys
+import xml.etree.ElementTree as ET
 from typing import Any
-from xml.etree import ElementTree
 
 
 def main() -> None:
     """Write merged.json, and print the pT spectrum."""
-    listed = ElementTree.parse(sys.argv[1] if len(sys.argv) > 1 else "wn.xml")
+    listed = ET.parse(sys.argv[1] if len(sys.argv) > 1 else "wn.xml")
     names = [os.path.basename(file.attrib["lfn"]) for file in listed.iter("file")]
     merged = read(names[0])
     for name in names[1:]:

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 
 
 def main() -> None:
@@ -87,7 +88,7 @@ def leave_a_daemon() -> None:
     time.sleep(0.5)
 
 
-MODES = {
+MODES: dict[str, Callable[..., None]] = {
     "exit": leave,
     "crash": crash,
     "memory": use_memory,

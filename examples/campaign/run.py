@@ -96,7 +96,7 @@ class Pilot:
 
     def _answer(self, *arguments: str) -> str:
         command = self._command(*arguments)
-        done = subprocess.run(command, env=self._environment, stdout=-1, stderr=-1, check=False)
+        done = subprocess.run(command, env=self._environment, capture_output=True, check=False)
         return done.stdout.decode()
 
     def _command(self, *arguments: str) -> list[str]:

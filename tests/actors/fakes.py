@@ -62,5 +62,5 @@ async def settle(turns: int = 30) -> None:
 async def until(condition: Callable[[], bool]) -> None:
     """Let the loop run until something is so; a failure is a clear one."""
     async with asyncio.timeout(5):
-        while not condition():
+        while not condition():  # noqa: ASYNC110 - whatever it is, it has no event
             await asyncio.sleep(0.0005)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 
-from actors.effects import Effect, Effects, Reply, WorkFailed
-from actors.runtime import Actor, handles
-from actors.supervision import ChildEnded, ChildRestarted, ChildSpec, Intensity, Restart
+from actors.effects import Effect, Effects, Reply, SpawnChild, WorkFailed
+from actors.runtime import Actor, ActorSystem, Address, handles
+from actors.supervision import ChildEnded, ChildRestarted, ChildSpec, Ending, Intensity, Restart
 from transport.messages import Delivery, Message
 
 
@@ -83,11 +85,23 @@ class Probe(Actor):
         return () if self.last is None else self.last(self)
 
     @handles(Note)
+    def note(self, message: Note) -> Effects:
+        return self._see(message.text)
+
     @handles(Order)
+    def order(self, message: Order) -> Effects:
+        return self._see(message.text)
+
     @handles(Newest)
+    def newest(self, message: Newest) -> Effects:
+        return self._see(message.text)
+
     @handles(Line)
-    def noted(self, message: Note | Order | Newest | Line) -> Effects:
-        self.seen.append(message.text)
+    def line(self, message: Line) -> Effects:
+        return self._see(message.text)
+
+    def _see(self, text: str) -> Effects:
+        self.seen.append(text)
         return ()
 
     @handles(Ask)
@@ -156,3 +170,56 @@ def crash(text: str = "boom") -> Do:
 def do(*effects: Effect) -> Do:
     """Return an order to perform these effects."""
     return Do(script=lambda _: effects)
+
+
+class Crashes:
+    """What a system tells whoever keeps its log."""
+
+    def __init__(self) -> None:
+        self.told: list[tuple[str, Exception]] = []
+
+    def __call__(self, path: str, error: Exception) -> None:
+        self.told.append((path, error))
+
+    @property
+    def texts(self) -> list[tuple[str, str]]:
+        return [(path, str(error)) for path, error in self.told]
+
+
+@asynccontextmanager
+async def running(on_crash: Crashes | None = None) -> AsyncIterator[ActorSystem]:
+    """Enter a system that mustn't hang, and that leaves nothing running."""
+    async with asyncio.timeout(10):
+        async with ActorSystem(on_crash) as system:
+            yield system
+        assert asyncio.all_tasks() == {asyncio.current_task()}
+
+
+def spawn(
+    system: ActorSystem, seen: list[str], *, mailbox: int = 1024, reserve: int = 64
+) -> Address:
+    """Start a probe at the top."""
+    return system.spawn(spec(lambda: Probe(seen), mailbox=mailbox, reserve=reserve))
+
+
+def spawn_parent(
+    system: ActorSystem, seen: list[str], *children: Callable[[], Actor], **options: object
+) -> Address:
+    """Start a parent with children called a, b, c ... all treated alike."""
+
+    def first(_: Probe) -> Effects:
+        for name, make in zip("abc", children, strict=False):
+            yield SpawnChild(spec(make, name, **options))  # type: ignore[arg-type]
+
+    return system.spawn(spec(lambda: Parent(seen, first=first), "parent"))
+
+
+async def ended(address: Address) -> Ending:
+    """Wait until an actor has ended, but not for ever."""
+    async with asyncio.timeout(5):
+        return await address.wait_ended()
+
+
+async def forever() -> None:
+    """Work that ends only by cancellation."""
+    await asyncio.Event().wait()

@@ -33,8 +33,8 @@ def test_a_restart_counts_for_exactly_the_period() -> None:
     counted = counter(restarts=1, within_s=10.0)
 
     assert counted.allows(0.0)
-    assert not counted.allows(9.9)
-    assert counted.allows(19.9)
+    assert not counted.allows(9.0)
+    assert counted.allows(19.0)
 
 
 def test_no_restarts_may_be_allowed_at_all() -> None:

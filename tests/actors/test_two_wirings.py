@@ -276,12 +276,9 @@ async def test_processes_and_usage_are_reported(wiring: Wiring) -> None:
     async with asyncio.TaskGroup() as scope:
         node = wiring.start(scope)
         wiring.submit(WAITS_TO_GO)
-        reports = wiring.queue.reports
+        await wiring.queue.until(lambda: len(wiring.queue.processes()) == 2)
         await wiring.queue.until(
-            lambda: (
-                {type(report).__name__ for report in reports} >= {"UsageReport"}
-                and len([report for report in reports if hasattr(report, "role")]) >= 2
-            )
+            lambda: any(isinstance(report, UsageReport) for report in wiring.queue.reports)
         )
         wiring.file("go").touch()
         node.drain("the test is over")

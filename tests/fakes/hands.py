@@ -90,7 +90,9 @@ class HandWrapper(HandEnd):
         return f"/host{location}"
 
     def signal(self, number: int) -> None:
-        """Record it, and die if it is deadly."""
+        """Record it, and die if it is deadly; nothing reaches what is gone."""
+        if self._ended.done():
+            return
         self.signals.append(number)
         self.note()
         if number in self.dies_of:
