@@ -7,12 +7,22 @@ certificate changes.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 from functools import partial
 
 import msgspec
 
-from actors.effects import Effects, Recipient, Run, Schedule, Tell, Unschedule, WorkFailed
+from actors.effects import (
+    CancelWork,
+    Effects,
+    Recipient,
+    Run,
+    Schedule,
+    Tell,
+    Unschedule,
+    WorkFailed,
+)
 from actors.lease import Lease
 from actors.messages import (
     CredentialIssued,
@@ -22,6 +32,7 @@ from actors.messages import (
 )
 from actors.ports import Authority, Clock
 from actors.runtime import Actor, handles
+from transport.errors import OperatorError
 from transport.messages import CredentialKind, Message
 from transport.secret import Secret
 
@@ -67,6 +78,14 @@ class CredentialVault(Actor):
         yield Run(_name(key), partial(self._ask, key, message))
 
     async def _ask(self, key: Key, request: IssueCredential) -> _Issued:
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                return await self._ask_authority(key, request)
+        except TimeoutError as error:
+            why = f"the authority did not answer within {self._timeout_s:g} s"
+            raise OperatorError(why) from error
+
+    async def _ask_authority(self, key: Key, request: IssueCredential) -> _Issued:
         if request.kind is CredentialKind.TOKEN:
             token = await self._authority.token(request.identity)
             return _Issued(key=key, token=token.text, expires_at=token.expires_at)
@@ -78,9 +97,7 @@ class CredentialVault(Actor):
     @handles(_Issued)
     def issued(self, message: _Issued) -> Effects:
         """Hand it on, and plan its renewal."""
-        held = self._held.get(message.key)
-        if held is None:
-            return
+        held = self._held[message.key]
         held.lease = Lease.granted(self._clock.now(), message.expires_at)
         yield from self._plan(message.key, held.lease)
         yield Tell(
@@ -96,19 +113,16 @@ class CredentialVault(Actor):
     @handles(WorkFailed)
     def refused(self, message: WorkFailed) -> Effects:
         """Tell a refusal of a first credential; a renewal is tried again in time."""
-        key = next((key for key in self._held if _name(key) == message.name), None)
-        if key is None:
-            return
+        key = next(key for key in self._held if _name(key) == message.name)
         held = self._held[key]
         if held.lease is None:
             del self._held[key]
-            yield Tell(
-                held.request.reply_to, CredentialRefused(kind=key[2], why=str(message.error))
-            )
+            why = str(message.error) or type(message.error).__name__
+            yield Tell(held.request.reply_to, CredentialRefused(kind=key[2], why=why))
             return
         held.lease = held.lease.refused(self._clock.now())
-        if not held.lease.is_expired(self._clock.now()):
-            yield from self._plan(key, held.lease)
+        # Also when it has expired: the job may still need one, to save what it has.
+        yield from self._plan(key, held.lease)
 
     def _plan(self, key: Key, lease: Lease) -> Effects:
         wait_s = max(0.1, lease.try_at - self._clock.now())
@@ -117,17 +131,17 @@ class CredentialVault(Actor):
     @handles(_Renew)
     def renew(self, message: _Renew) -> Effects:
         """Ask for the next one with the same request: the key stays in the wrapper."""
-        held = self._held.get(message.key)
-        if held is not None:
-            yield Run(_name(message.key), partial(self._ask, message.key, held.request))
+        request = self._held[message.key].request
+        yield Run(_name(message.key), partial(self._ask, message.key, request))
 
     @handles(ForgetJob)
     def forget(self, message: ForgetJob) -> Effects:
-        """Renew nothing more for this attempt."""
+        """Renew nothing more for this attempt, and hear of nothing that is under way for it."""
         identity = message.identity
         for key in [key for key in self._held if key[:2] == (identity.job_id, identity.attempt)]:
             del self._held[key]
             yield Unschedule(_name(key))
+            yield CancelWork(_name(key))
 
     @property
     def holders(self) -> Mapping[Key, Recipient]:

@@ -12,6 +12,7 @@ from functools import partial
 
 import msgspec
 
+from actors.bounds import tried, within
 from actors.effects import (
     Call,
     Effects,
@@ -24,14 +25,16 @@ from actors.effects import (
     Unschedule,
     WorkFailed,
 )
-from actors.messages import Drain, StopAll, StopWork, UnitLaunched
+from actors.messages import Drain, ForgetJob, StopAll, StopWork
 from actors.ports import (
     Clock,
     Command,
     DrainNode,
     Heartbeat,
     HeldJob,
+    JobIdentity,
     KillJob,
+    LaunchOrder,
     LoseJob,
     Match,
     ProcessTable,
@@ -77,13 +80,7 @@ class AgentPorts(msgspec.Struct, frozen=True, kw_only=True):
     """Makes the log of one attempt."""
 
 
-class _Unit(msgspec.Struct):
-    match: Match
-    launched: UnitLaunched | None = None
-
-
 class _Matched(Message, frozen=True, kw_only=True):
-    delivery = Delivery.CONTROL
     match: Match | None
 
 
@@ -92,16 +89,9 @@ class _Beaten(Message, frozen=True, kw_only=True):
     commands: tuple[Command, ...]
 
 
-class _NoAnswer(Message, frozen=True, kw_only=True):
-    delivery = Delivery.CONTROL
-    asked_for: str
-    why: str
-
-
-class _Swept(Message, frozen=True, kw_only=True):
-    delivery = Delivery.CONTROL
+class _Cleaned(Message, frozen=True, kw_only=True):
     job_id: int
-    trouble: str
+    troubles: tuple[str, ...]
 
 
 class _AskAgain(Message, frozen=True, kw_only=True):
@@ -121,7 +111,7 @@ class JobAgent(Actor):
         self._ports = ports
         self._options = options
         self._slots = SlotBook(options.resources)
-        self._units: dict[int, _Unit] = {}
+        self._units: dict[int, Match] = {}
         self._empty_answers = 0
         self._is_matching = False
         self._draining = ""
@@ -148,11 +138,9 @@ class JobAgent(Actor):
             yield Unschedule("match")
             yield Run("match", partial(self._match, slot))
 
-    async def _match(self, slot: Slot) -> _Matched | _NoAnswer:
-        async def match() -> _Matched:
-            return _Matched(match=await self._ports.queue.match(slot))
-
-        return await self._answer("match", match)
+    async def _match(self, slot: Slot) -> _Matched:
+        ask = partial(self._ports.queue.match, slot)
+        return _Matched(match=await within(self._options.queue_s, "the answer", ask))
 
     @handles(_AskAgain)
     def ask_again(self, _: _AskAgain) -> Effects:
@@ -174,11 +162,11 @@ class JobAgent(Actor):
             yield Call(partial(self._ports.log, "error", text))
             yield from self._ask_later()
             return
-        self._units[match.job_id] = _Unit(match)
-        yield SpawnChild(ChildSpec(name=_name(match.job_id), make=partial(self._unit, match)))
+        self._units[match.job_id] = match
+        yield SpawnChild(self._unit_spec(match))
         if self._stopping is not None:
             # It was under way when all were stopped: it goes back like the others.
-            yield Call(partial(self._stop_for, match, self._stopping))
+            yield from self._stop_for(match, self._stopping)
         yield from self._ask_for_work()
 
     def _ask_later(self) -> Effects:
@@ -188,6 +176,12 @@ class JobAgent(Actor):
             yield Schedule("match", self._options.poll_s * patience, _AskAgain())
         yield from self._end_if_drained()
 
+    def _unit_spec(self, match: Match) -> ChildSpec:
+        # When it crashes it still ends its wrapper, and sweeps: it is given the time for that.
+        grace_s = 4 * self._options.work.leave_s
+        make = partial(self._unit, match)
+        return ChildSpec(name=_name(match.job_id), make=make, grace_s=grace_s)
+
     def _unit(self, match: Match) -> WorkUnit:
         ports = UnitPorts(
             queue=self._ports.queue,
@@ -195,41 +189,41 @@ class JobAgent(Actor):
             table=self._ports.table,
             clock=self._ports.clock,
             vault=self._ports.vault,
-            agent=self.me,
             log=self._ports.job_log(match.job_id, match.attempt),
         )
         return WorkUnit(match, ports, self._options.work)
 
     # --- work units ----------------------------------------------------------------------
 
-    @handles(UnitLaunched)
-    def unit_launched(self, message: UnitLaunched) -> Effects:
-        """Keep how to find its processes."""
-        unit = self._units.get(message.job_id)
-        if unit is not None:
-            unit.launched = message
-        return ()
-
     @handles(ChildEnded)
     def unit_ended(self, message: ChildEnded) -> Effects:
-        """Free its slot; one that crashed is swept first, and its lease left to run out."""
+        """Free its slot; one that crashed left files and a credential, and its lease runs out."""
         job_id = int(message.name.removeprefix("job-"))
-        unit = self._units[job_id]
-        if message.ending is Ending.CRASHED and unit.launched is not None:
-            yield Run(f"sweep {job_id}", partial(self._sweep, unit.launched))
+        match = self._units[job_id]
+        if message.ending is Ending.CRASHED:
+            user = match.description.user
+            identity = JobIdentity(job_id=job_id, attempt=match.attempt, user=user)
+            yield Tell(self._ports.vault, ForgetJob(identity=identity))
+            yield Run(f"clean {job_id}", partial(self._clean, match))
         else:
             yield from self._release(job_id)
 
-    async def _sweep(self, launched: UnitLaunched) -> _Swept:
-        survivors = await self._ports.table.sweep(
-            launched.mark, launched.launcher_pid, deadline_s=self._options.work.leave_s
+    async def _clean(self, match: Match) -> _Cleaned:
+        order = LaunchOrder(
+            job_id=match.job_id, attempt=match.attempt, description=match.description
         )
-        return _Swept(job_id=launched.job_id, survivors=survivors)
+        clean = partial(self._ports.launcher.clean, order)
+        troubles: list[str] = []
+        await tried(self._options.work.saving_s, "removing files", clean, None, troubles)
+        return _Cleaned(job_id=match.job_id, troubles=tuple(troubles))
 
-    @handles(_Swept)
-    def swept(self, message: _Swept) -> Effects:
+    @handles(_Cleaned)
+    def cleaned(self, message: _Cleaned) -> Effects:
         """Free the slot of a unit that crashed."""
-        return self._release(message.job_id)
+        for trouble in message.troubles:
+            text = f"job {message.job_id}, whose work unit was lost: {trouble}"
+            yield Call(partial(self._ports.log, "warning", text))
+        yield from self._release(message.job_id)
 
     def _release(self, job_id: int) -> Effects:
         del self._units[job_id]
@@ -244,13 +238,13 @@ class JobAgent(Actor):
     def beat_again(self, _: _BeatAgain) -> Effects:
         """Renew the leases of what is held, also when that is nothing: commands come back."""
         held = tuple(
-            HeldJob(job_id=unit.match.job_id, attempt=unit.match.attempt)
-            for unit in self._units.values()
+            HeldJob(job_id=match.job_id, attempt=match.attempt) for match in self._units.values()
         )
         yield Run("heartbeat", partial(self._beat, Heartbeat(node=self._options.node, jobs=held)))
 
     async def _beat(self, beat: Heartbeat) -> _Beaten:
-        return _Beaten(commands=await self._ports.queue.heartbeat(beat))
+        say = partial(self._ports.queue.heartbeat, beat)
+        return _Beaten(commands=await within(self._options.queue_s, "the answer", say))
 
     @handles(_Beaten)
     def beaten(self, message: _Beaten) -> Effects:
@@ -271,10 +265,11 @@ class JobAgent(Actor):
 
     def _stop_unit(self, job_id: int, attempt: int, code: KillCode, by: str, why: str) -> Effects:
         """Stop exactly this attempt: a command for another one is stale."""
-        unit = self._units.get(job_id)
-        if unit is not None and unit.match.attempt == attempt:
+        match = self._units.get(job_id)
+        if match is not None and match.attempt == attempt:
             reason = KillReason(code=code, by=by, at=self._ports.clock.now(), why=why)
-            yield Tell(self.me.child(_name(job_id)), StopWork(reason=reason))
+            # Told when this is performed: the unit may be spawned by an effect before it.
+            yield Call(lambda: self.me.child(_name(job_id)).tell(StopWork(reason=reason)))
 
     @handles(WorkFailed)
     def work_failed(self, message: WorkFailed) -> Effects:
@@ -284,12 +279,9 @@ class JobAgent(Actor):
         yield Call(partial(self._ports.log, "warning", f"{message.name}: {message.error}"))
         if message.name == "match":
             self._is_matching = False
-            self._empty_answers += 1
             yield from self._ask_later()
-        elif message.name == "heartbeat":
-            yield Schedule("heartbeat", self._options.heartbeat_s, _BeatAgain())
         else:
-            yield from self._release(int(message.name.removeprefix("sweep ")))
+            yield Schedule("heartbeat", self._options.heartbeat_s, _BeatAgain())
 
     # --- draining ------------------------------------------------------------------------
 
@@ -313,15 +305,14 @@ class JobAgent(Actor):
     @handles(StopAll)
     def stop_all(self, message: StopAll) -> Effects:
         """Drain, and stop what runs: the jobs go back to the queue."""
+        self._stopping = message
         yield from self._drain(message.why)
-        for unit in tuple(self._units.values()):
-            yield from self._stop_unit(
-                unit.match.job_id,
-                unit.match.attempt,
-                KillCode.OPERATOR,
-                message.by,
-                message.why,
-            )
+        for match in tuple(self._units.values()):
+            yield from self._stop_for(match, message)
+
+    def _stop_for(self, match: Match, stop: StopAll) -> Effects:
+        code = KillCode.OPERATOR
+        return self._stop_unit(match.job_id, match.attempt, code, stop.by, stop.why)
 
 
 def _name(job_id: int) -> str:

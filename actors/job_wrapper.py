@@ -17,7 +17,7 @@ saving: the logs of a job are saved whatever happened to it. What must stay true
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from enum import StrEnum
 from functools import partial
 from typing import assert_never
@@ -36,7 +36,7 @@ from actors.effects import (
     WorkFailed,
 )
 from actors.messages import FromLink, StopWork
-from actors.outputs import outputs_to_save
+from actors.outputs import listable, outputs_to_save, staged_out
 from actors.ports import (
     Clock,
     CommandRunner,
@@ -73,10 +73,6 @@ from transport.messages import (
     TraceWritten,
 )
 
-OUTPUTS_MAX = 5000
-"""Files that one job may save: the list of them travels in one frame."""
-OUTPUTS_TEXT_MAX = 400_000
-"""Letters of their names and locations together, of up to four bytes each."""
 REASON_LENGTH_MAX = 4096
 KILL_AGAIN_S = 1.0
 KILLS_MAX = 5
@@ -495,7 +491,7 @@ class JobWrapper(Actor):
             yield self._trace(note)
         files = listable(outputs.files)
         for file in files:
-            yield Tell(self._link, _staged_out(file))
+            yield Tell(self._link, staged_out(file))
         if len(files) < len(outputs.files):
             why = f"{len(outputs.files)} output files; only {len(files)} fit: use an archive"
             yield from self._finish(files, Failure.STAGE_OUT, why)
@@ -554,24 +550,3 @@ def told(end: ProcessEnd) -> str:
     if end.signal is not None:
         return f"was killed by signal {end.signal}"
     return f"exited with code {end.exit_code}"
-
-
-def listable(files: Sequence[SavedFile]) -> tuple[SavedFile, ...]:
-    """Return as many of the saved files as the list in `JobFinished` may name."""
-    length = 0
-    for count, file in enumerate(files):
-        length += len(file.name) + len(file.location)
-        if count >= OUTPUTS_MAX or length > OUTPUTS_TEXT_MAX:
-            return tuple(files[:count])
-    return tuple(files)
-
-
-def _staged_out(file: SavedFile) -> FileStaged:
-    return FileStaged(
-        direction="out",
-        name=file.name,
-        bytes=file.bytes,
-        sha256=file.sha256,
-        adler32=file.adler32,
-        location=file.location,
-    )

@@ -112,15 +112,6 @@ class StopWork(Message, frozen=True, kw_only=True):
     reason: KillReason
 
 
-class UnitLaunched(Message, frozen=True, kw_only=True):
-    """Work unit to agent: how to find its processes, should the unit itself be lost."""
-
-    delivery = Delivery.CONTROL
-    job_id: int
-    mark: str
-    launcher_pid: int
-
-
 class Drain(Message, frozen=True, kw_only=True):
     """Node to agent: take no more jobs; end when the present ones have ended."""
 

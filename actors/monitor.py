@@ -125,7 +125,7 @@ class Monitor(Actor):
             )
             if message.host is not None:
                 yield from self._sample()
-        elif any(process != message.process for _, process in self._bindings.wanted()):
+        elif dict(self._bindings.wanted()).get(message.role, message.process) != message.process:
             yield from self._locate()
 
     # --- sampling ------------------------------------------------------------------------

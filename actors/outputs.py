@@ -1,13 +1,20 @@
-"""Which outputs to save, by how the job ended: a pure choice."""
+"""Which outputs to save, by how the job ended, and how many can be told of: pure choices."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import msgspec
 
-from transport.messages import JobDescription, OutputSpec
+from transport.messages import FileStaged, JobDescription, OutputSpec, SavedFile
 
 UNNAMED_ARCHIVE = "jalien_defarchNOSPEC"
 """What AliEn calls the archive of a job that named no output; the job's id is appended."""
+
+OUTPUTS_MAX = 5000
+"""Files that one job may save: the list of them travels in one frame."""
+OUTPUTS_TEXT_MAX = 400_000
+"""Letters of their names and locations together, of up to four bytes each."""
 
 _LOGS = OutputSpec(archive="log_archive.zip", patterns=("std*",), copies=1, is_required=False)
 
@@ -23,6 +30,28 @@ def outputs_to_save(
     chosen = description.error_outputs if has_failed else description.outputs
     named = tuple(_with_id(spec, job_id) for spec in chosen)
     return named if _covers_logs(named) else _with_logs(named)
+
+
+def listable(files: Sequence[SavedFile]) -> tuple[SavedFile, ...]:
+    """Return as many of the saved files as the list in `JobFinished` may name."""
+    length = 0
+    for count, file in enumerate(files):
+        length += len(file.name) + len(file.location)
+        if count >= OUTPUTS_MAX or length > OUTPUTS_TEXT_MAX:
+            return tuple(files[:count])
+    return tuple(files)
+
+
+def staged_out(file: SavedFile) -> FileStaged:
+    """Return what the agent is told of a saved file."""
+    return FileStaged(
+        direction="out",
+        name=file.name,
+        bytes=file.bytes,
+        sha256=file.sha256,
+        adler32=file.adler32,
+        location=file.location,
+    )
 
 
 def _with_id(spec: OutputSpec, job_id: int) -> OutputSpec:

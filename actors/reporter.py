@@ -10,12 +10,12 @@ it likes: a report that got no answer goes again. What must stay true:
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable
 from functools import partial
 
 import msgspec
 
+from actors.bounds import within
 from actors.effects import Call, Effects, Run, Schedule, StopSelf
 from actors.outbox import Outbox
 from actors.ports import Answer, AnyReport, Clock, Match, TaskQueue
@@ -84,9 +84,10 @@ class Reporter(Actor):
         """Return the effect of a line in the agent's log."""
         return Call(partial(self._reporting.log, level, text[:TRACE_LENGTH_MAX], at))
 
-    def fall_silent(self) -> None:
+    def fall_silent(self) -> Effects:
         """Report nothing more: the attempt is fenced."""
         self._is_silent = True
+        yield from self._end_if_reported()
 
     def tell_left_out(self) -> Effects:
         """Say, before the final report, how much of the trace there isn't."""
@@ -115,11 +116,9 @@ class Reporter(Actor):
             yield Run("report", partial(self._send_report, report))
 
     async def _send_report(self, report: AnyReport) -> _Reported | _NotReported:
+        ask = partial(self._reporting.queue.report, report)
         try:
-            async with asyncio.timeout(self._queue_s):
-                return _Reported(answer=await self._reporting.queue.report(report))
-        except TimeoutError:
-            return _NotReported(why=f"no answer within {self._queue_s:g} s")
+            return _Reported(answer=await within(self._queue_s, "the answer", ask))
         except PilotError as error:
             return _NotReported(why=str(error))
 

@@ -15,20 +15,18 @@ What must stay true:
 * a wrapper is not believed: what isn't its to say, or out of order, is traced and ignored;
 * every wait has a bound: launching, the greeting (the link's), the TTL, saving, leaving,
   each step of cleaning;
-* one task owns the wrapper (`_hold_wrapper`), and lets nothing of it outlive the unit;
+* one task owns the wrapper (`actors.custody`), and lets nothing of it outlive the unit;
 * an attempt that the queue calls stale is ended without another word.
 """
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Awaitable, Callable
 from enum import StrEnum
 from functools import partial
-from typing import TypeVar
 
 import msgspec
 
+from actors.custody import CleanedUp, Custody, Patience
 from actors.effects import (
     Call,
     Effects,
@@ -51,10 +49,10 @@ from actors.messages import (
     ProcessBound,
     ProcessGone,
     StopWork,
-    UnitLaunched,
     UsageSampled,
     Watch,
 )
+from actors.meter import Meter
 from actors.monitor import Monitor, MonitorOptions
 from actors.ports import (
     Clock,
@@ -72,13 +70,12 @@ from actors.reporter import JobLog, Reporter, ReportPorts
 from actors.runtime import handles
 from actors.supervision import ChildEnded, ChildRestarted, ChildSpec, Restart
 from actors.verdict import verdict
-from transport.errors import OperatorError
+from actors.wrapper_words import delivery_of, limits_of, start_order, told_confinement, told_exit
 from transport.events import Closed, FrameRefused, MessageReceived, MessageUnsupported, Opened
 from transport.messages import (
     ConfigureLogging,
     ConfinementReported,
     CredentialKind,
-    DeliverCredential,
     Delivery,
     FileStaged,
     JobFinished,
@@ -86,7 +83,6 @@ from transport.messages import (
     JobStatusChanged,
     KillCode,
     KillReason,
-    Limits,
     LogWritten,
     Message,
     Outcome,
@@ -94,13 +90,9 @@ from transport.messages import (
     ProcessRole,
     RequestCredential,
     SavedFile,
-    StartJob,
     StopJob,
     TraceWritten,
-    Usage,
 )
-
-T = TypeVar("T")
 
 KILLS_MAX = 3
 """A process that survives so many KILLs hangs in the kernel; the node's operator must look."""
@@ -135,7 +127,6 @@ class UnitPorts(msgspec.Struct, frozen=True, kw_only=True):
     table: ProcessTable
     clock: Clock
     vault: Recipient
-    agent: Recipient
     log: JobLog
 
 
@@ -165,9 +156,7 @@ class _Overdue(Message, frozen=True, kw_only=True):
 
 
 class _Cleaned(Message, frozen=True, kw_only=True):
-    survivors: int
-    rescued: tuple[SavedFile, ...]
-    troubles: tuple[str, ...]
+    found: CleanedUp
 
 
 class WorkUnit(Reporter):
@@ -185,6 +174,13 @@ class WorkUnit(Reporter):
         self._order = LaunchOrder(
             job_id=match.job_id, attempt=match.attempt, description=match.description
         )
+        self._custody = Custody(
+            self._order,
+            ports.launcher,
+            ports.table,
+            Patience(launch_s=options.launch_s, leave_s=options.leave_s, saving_s=options.saving_s),
+            lambda trouble: ports.log("error", trouble, None),
+        )
         self._life = JobLife(
             f"job {match.job_id}.{match.attempt}", JobStatus.ASSIGNED, ports.clock.now(), "match"
         )
@@ -198,10 +194,7 @@ class WorkUnit(Reporter):
         self._trouble = ""
         self._last_resort = ""
         """The reason where there is no better one: how it looked from here."""
-        self._usage = Usage()
-        self._usage_reported_at = 0.0
-        self._payload_since: float | None = None
-        self._payload_wall_s = 0.0
+        self._meter = Meter(report_s=options.usage_report_s)
         self._kills = 0
         self._processes = 0
         self._rescued: tuple[SavedFile, ...] = ()
@@ -210,23 +203,13 @@ class WorkUnit(Reporter):
 
     def started(self) -> Effects:
         """Launch the wrapper."""
-        yield Run("wrapper", self._hold_wrapper)
+        yield Run("wrapper", partial(self._custody.hold, self._tell_launched, self._tell_ended))
 
-    async def _hold_wrapper(self) -> None:
-        """Own the wrapper from its launch to its end; cancelled, leave nothing of it behind."""
-        launch_s = self._options.launch_s
-        try:
-            async with asyncio.timeout(launch_s):
-                wrapper = await self._ports.launcher.launch(self._order)
-        except TimeoutError as error:
-            raise OperatorError(f"it took more than {launch_s:g} s") from error
-        try:
-            self.me.tell(_Launched(wrapper=wrapper))
-            self.me.tell(_LauncherEnded(exit=await wrapper.wait()))
-            await wrapper.link.wait_closed()
-        finally:
-            wrapper.link.close("the agent's work unit ended")
-            wrapper.signal(9)
+    def _tell_launched(self, wrapper: LaunchedWrapper) -> None:
+        self.me.tell(_Launched(wrapper=wrapper))
+
+    def _tell_ended(self, end: WrapperExit) -> None:
+        self.me.tell(_LauncherEnded(exit=end))
 
     @handles(_Launched)
     def launched(self, message: _Launched) -> Effects:
@@ -235,12 +218,6 @@ class WorkUnit(Reporter):
         self._phase = _Phase.GREETING
         for text in wrapper.traces:
             yield from self.trace(text)
-        yield Tell(
-            self._ports.agent,
-            UnitLaunched(
-                job_id=self._match.job_id, mark=wrapper.mark, launcher_pid=wrapper.launcher_pid
-            ),
-        )
         yield Call(lambda: wrapper.link.open(self._from_link))
         yield SpawnChild(self._monitor_spec(wrapper))
         if self._kill is not None:
@@ -252,22 +229,12 @@ class WorkUnit(Reporter):
             owner=self.me,
             launcher_pid=wrapper.launcher_pid,
             work_directory=wrapper.work_directory,
-            limits=self._limits(),
+            limits=limits_of(self._match.description, saving_s=self._options.saving_s),
             table=self._ports.table,
             clock=self._ports.clock,
             options=self._options.monitor,
         )
         return ChildSpec(name="monitor", make=make, restart=Restart.TRANSIENT)
-
-    def _limits(self) -> Limits:
-        description = self._match.description
-        return Limits(
-            ttl_s=description.ttl_s,
-            saving_s=self._options.saving_s,
-            memory_bytes=description.memory_bytes,
-            disk_bytes=description.disk_bytes,
-            cpu_cores=description.cpu_cores,
-        )
 
     # --- the link ------------------------------------------------------------------------
 
@@ -281,7 +248,7 @@ class WorkUnit(Reporter):
     @handles(FromLink)
     def from_link(self, message: FromLink) -> Effects:
         """Take what the wrapper says, and what becomes of the link."""
-        if self._phase in (_Phase.CLEANING, _Phase.REPORTING):
+        if self._is_over:
             return ()  # It was given up; what it still says changes nothing.
         match message.event:
             case MessageReceived(message=said):
@@ -303,29 +270,18 @@ class WorkUnit(Reporter):
         self._phase = _Phase.WORKING
         log_level, log_format = options.log_level, options.log_format
         yield Tell(wrapper.link, ConfigureLogging(level=log_level, format=log_format))
-        yield Tell(wrapper.link, self._start_order(wrapper))
+        order = start_order(
+            self._order,
+            wrapper.paths,
+            saving_s=options.saving_s,
+            stop_grace_s=options.stop_grace_s,
+            credentials=options.credentials,
+        )
+        yield Tell(wrapper.link, order)
         # Preparing may take as long as the payload; RUNNING starts the clock anew.
         yield from self._await("ttl", self._match.description.ttl_s)
         if self._kill is not None:
             yield from self._stop_wrapper()
-
-    def _start_order(self, wrapper: LaunchedWrapper) -> StartJob:
-        paths, count = wrapper.paths, len(self._match.description.inputs)
-        description = msgspec.structs.replace(
-            self._match.description, inputs=paths.inputs[:count], input_data=paths.inputs[count:]
-        )
-        return StartJob(
-            job_id=self._match.job_id,
-            attempt=self._match.attempt,
-            description=description,
-            limits=self._limits(),
-            work_directory=paths.work_directory,
-            output_directory=paths.output_directory,
-            private_directory=paths.private_directory,
-            environment=paths.environment,
-            credentials=self._options.credentials,
-            stop_grace_s=self._options.stop_grace_s,
-        )
 
     def _wrapper_said(self, said: Message) -> Effects:
         match said:
@@ -358,20 +314,15 @@ class WorkUnit(Reporter):
         self._life.advance(status, at, "wrapper")
         now = self._ports.clock.monotonic()
         if status is JobStatus.RUNNING:
-            self._payload_since = now
+            self._meter.start(now)
             yield from self._await("ttl", self._match.description.ttl_s)
         elif status is JobStatus.SAVING:
-            self._stop_payload_clock(now)
+            self._meter.stop(now)
             yield Unschedule("ttl")
             yield Unschedule("ladder")
             yield from self._await("saving", self._options.saving_s)
         container = self._wrapper.container if self._wrapper is not None else None
         yield from self.report_status(status, at, container)
-
-    def _stop_payload_clock(self, now: float) -> None:
-        if self._payload_since is not None:
-            self._payload_wall_s = now - self._payload_since
-            self._payload_since = None
 
     def _credential_request(self, request: RequestCredential) -> IssueCredential:
         return IssueCredential(
@@ -384,25 +335,16 @@ class WorkUnit(Reporter):
     @handles(CredentialIssued)
     def credential_issued(self, message: CredentialIssued) -> Effects:
         """Hand it to the wrapper, the first and each renewed one."""
-        if self._wrapper is not None and not self._is_link_closed:
-            yield Tell(
-                self._wrapper.link,
-                DeliverCredential(
-                    kind=message.kind,
-                    certificate_chain=message.certificate_chain,
-                    token=message.token,
-                    expires_at=message.expires_at,
-                ),
-            )
+        return self._hand_on(message)
 
     @handles(CredentialRefused)
     def credential_refused(self, message: CredentialRefused) -> Effects:
         """Tell the wrapper: it can't do its work."""
+        return self._hand_on(message)
+
+    def _hand_on(self, message: CredentialIssued | CredentialRefused) -> Effects:
         if self._wrapper is not None and not self._is_link_closed:
-            yield Tell(
-                self._wrapper.link,
-                DeliverCredential(kind=message.kind, expires_at=0.0, refusal=message.why),
-            )
+            yield Tell(self._wrapper.link, delivery_of(message))
 
     # --- the Monitor ---------------------------------------------------------------------
 
@@ -429,11 +371,9 @@ class WorkUnit(Reporter):
     @handles(UsageSampled)
     def usage_sampled(self, message: UsageSampled) -> Effects:
         """Keep the newest; the queue hears of it now and then."""
-        self._usage = message.usage
         now = self._ports.clock.monotonic()
-        if now - self._usage_reported_at >= self._options.usage_report_s:
-            self._usage_reported_at = now
-            self._outbox.usage(self._usage_now(), self._ports.clock.now())
+        if self._meter.take(message.usage, now):
+            self._outbox.usage(self._meter.usage(now), self._ports.clock.now())
             yield from self.send_reports()
 
     @handles(LimitExceeded)
@@ -464,9 +404,9 @@ class WorkUnit(Reporter):
         if not is_first and reason.code is not KillCode.FENCED:
             return
         self._kill = reason
-        if reason.code is KillCode.FENCED:
-            self.fall_silent()
         yield self.log("warning", f"stopping: {reason.why}")
+        if reason.code is KillCode.FENCED:
+            yield from self.fall_silent()
         if self._phase in (_Phase.GREETING, _Phase.WORKING):
             yield from self._stop_wrapper()
 
@@ -537,7 +477,7 @@ class WorkUnit(Reporter):
             return
         self._outcome = outcome
         self._phase = _Phase.LEAVING
-        self._stop_payload_clock(self._ports.clock.monotonic())
+        self._meter.stop(self._ports.clock.monotonic())
         for what in ("ttl", "saving", "ladder"):
             yield Unschedule(what)
         yield from self._await("leave", self._options.leave_s)
@@ -557,6 +497,8 @@ class WorkUnit(Reporter):
         A container runtime can die around a living wrapper: then the job is stopped, so that
         its outputs are saved, and what is left is swept.
         """
+        if self._is_over:
+            return  # It was given up; that it went after all changes nothing.
         self._has_exited = True
         if self._outcome is None:
             told = told_exit(message.exit)
@@ -572,45 +514,31 @@ class WorkUnit(Reporter):
         yield from self._leave_if_gone()
 
     def _leave_if_gone(self) -> Effects:
-        if self._is_link_closed and self._has_exited and self._phase is not _Phase.CLEANING:
+        if self._is_link_closed and self._has_exited:
             yield from self._begin_cleaning()
 
     def _begin_cleaning(self) -> Effects:
         self._phase = _Phase.CLEANING
-        self._stop_payload_clock(self._ports.clock.monotonic())
+        self._meter.stop(self._ports.clock.monotonic())
         for what in ("ttl", "saving", "ladder", "leave"):
             yield Unschedule(what)
         yield Tell(self._ports.vault, ForgetJob(identity=self._identity))
         yield Run("clean", self._clean)
 
     async def _clean(self) -> _Cleaned:
-        """Sweep, rescue, remove: each is tried whatever became of the one before."""
-        launcher, options = self._ports.launcher, self._options
-        troubles: list[str] = []
-        survivors, rescued = 0, tuple[SavedFile, ...]()
-        if self._wrapper is not None:
-            survivors = await _tried("sweeping", self._sweep, 0, 2 * options.leave_s, troubles)
-        if self._wrapper is not None and self._outcome is None and not self._is_fenced:
-            rescue = partial(launcher.rescue, self._order)
-            rescued = await _tried("rescuing", rescue, rescued, options.saving_s, troubles)
-        clean = partial(launcher.clean, self._order)
-        await _tried("removing files", clean, None, options.saving_s, troubles)
-        return _Cleaned(survivors=survivors, rescued=rescued, troubles=tuple(troubles))
-
-    async def _sweep(self) -> int:
-        assert self._wrapper is not None, "only what was launched left processes"
-        mark, pid = self._wrapper.mark, self._wrapper.launcher_pid
-        return await self._ports.table.sweep(mark, pid, deadline_s=self._options.leave_s)
+        must_rescue = self._outcome is None and not self._is_fenced
+        return _Cleaned(found=await self._custody.clean_up(self._wrapper, must_rescue=must_rescue))
 
     @handles(_Cleaned)
     def cleaned(self, message: _Cleaned) -> Effects:
         """Report the end: nothing of the job is left on the node."""
         self._phase = _Phase.REPORTING
-        self._rescued = message.rescued
-        for trouble in message.troubles:
+        found = message.found
+        self._rescued = found.rescued
+        for trouble in found.troubles:
             yield from self.trace(trouble)
-        if message.survivors:
-            yield from self.trace(f"killed {message.survivors} processes left by the job")
+        if found.survivors:
+            yield from self.trace(f"killed {found.survivors} processes left by the job")
         yield from self.tell_left_out()
         if not self._is_fenced:
             yield from self._conclude()
@@ -637,7 +565,7 @@ class WorkUnit(Reporter):
             reason=decided.reason,
             outcome=outcome,
             kill=decided.kill,
-            usage=self._usage_now(),
+            usage=self._meter.usage(self._ports.clock.monotonic()),
             outputs=self._outputs_on_host(outcome),
         )
 
@@ -657,6 +585,10 @@ class WorkUnit(Reporter):
         return self._stop(self._reason(KillCode.FENCED, "the queue gave the job away"))
 
     @property
+    def _is_over(self) -> bool:
+        return self._phase in (_Phase.CLEANING, _Phase.REPORTING)
+
+    @property
     def _is_fenced(self) -> bool:
         return self._kill is not None and self._kill.code is KillCode.FENCED
 
@@ -669,45 +601,3 @@ class WorkUnit(Reporter):
         self._trouble = f"the wrapper could not be launched: {text}"
         self._has_exited = self._is_link_closed = True
         return self._begin_cleaning()
-
-    def _usage_now(self) -> Usage:
-        running_s = 0.0
-        if self._payload_since is not None:
-            running_s = self._ports.clock.monotonic() - self._payload_since
-        wall_s = max(self._payload_wall_s, running_s)
-        return msgspec.structs.replace(self._usage, wall_s=wall_s)
-
-
-async def _tried(
-    what: str,
-    work: Callable[[], Awaitable[T]],
-    otherwise: T,
-    bound_s: float,
-    troubles: list[str],
-) -> T:
-    """Do one step of cleaning; what goes wrong is noted, and the next step is done all the same."""
-    try:
-        async with asyncio.timeout(bound_s):
-            return await work()
-    except TimeoutError:
-        troubles.append(f"{what} took more than {bound_s:g} s")
-    except Exception as error:
-        troubles.append(f"{what} failed: {str(error) or type(error).__name__}")
-    return otherwise
-
-
-def told_exit(end: WrapperExit) -> str:
-    """Say how the launched process ended."""
-    if end.signal is not None:
-        return f"was killed by signal {end.signal}"
-    return f"exited with code {end.exit_code}"
-
-
-def told_confinement(report: ConfinementReported) -> str:
-    """Say in a line what the wrapper is confined to."""
-    namespaces = " ".join(f"{kind}:{inode}" for kind, inode in sorted(report.namespaces.items()))
-    return (
-        f"confinement: namespaces {namespaces}; uid map {report.uid_map or 'none'}; "
-        f"{len(report.mounts)} mounts; cgroup {report.cgroup or 'none'}; "
-        f"no_new_privs {'yes' if report.no_new_privileges else 'no'}"
-    )

@@ -12,6 +12,28 @@ PR_SET_CHILD_SUBREAPER = 36
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
+class LaunchedChildren:
+    """The children that this agent launched itself and still waits for.
+
+    A launcher adds to it, a process table looks into it: what comes to the agent as an orphan
+    is told from what the agent started, whatever that makes of its own environment.
+    """
+
+    def __init__(self) -> None:
+        self._pids: set[int] = set()
+
+    def __contains__(self, pid: int) -> bool:
+        return pid in self._pids
+
+    def add(self, pid: int) -> None:
+        """Take a child that was just started."""
+        self._pids.add(pid)
+
+    def discard(self, pid: int) -> None:
+        """Forget a child, right before its end is collected and its PID may be another's."""
+        self._pids.discard(pid)
+
+
 def become_subreaper() -> bool:
     """Let orphaned descendants come to this process, instead of to init (Linux 3.4)."""
     return int(_libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)) == 0

@@ -11,6 +11,7 @@ import os
 import secrets
 import shutil
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 
 import msgspec
@@ -40,6 +41,9 @@ from pilot.settings import Settings
 from transport.messages import CredentialKind
 from transport.session import LinkOptions
 
+CANCELLED_S = 30.0
+"""Beyond the jobs' own grace: for what a cancelled node still has to save and clean up."""
+
 
 class NodePorts(msgspec.Struct, frozen=True, kw_only=True):
     """What a node needs from the world, but for its queue."""
@@ -65,7 +69,10 @@ class Node:
         self._before_start: list[Drain | StopAll] = []
 
     async def run(self) -> None:
-        """Run jobs until drained; cancelled, it stops at once and leaves nothing running.
+        """Run jobs until drained; cancelled, it gives its jobs back first.
+
+        Cancelling takes the jobs' grace and half a minute more at most, and leaves nothing
+        running.
 
         Raises `actors.runtime.ActorCrashed` when the agent itself is lost.
         """
@@ -90,7 +97,18 @@ class Node:
             self._agent = system.spawn(ChildSpec(name="agent", make=make))
             for message in self._before_start:
                 self._agent.tell(message)
-            await self._agent.wait_ended()
+            try:
+                await self._agent.wait_ended()
+            except asyncio.CancelledError:
+                await self._stop_soon(self._agent)
+                raise
+
+    async def _stop_soon(self, agent: Address) -> None:
+        """Give the jobs back and wait, within a bound, until nothing of them runs."""
+        self.stop("node", "the program that runs this node cancelled it")
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self._options.work.stop_grace_s + CANCELLED_S):
+                await agent.wait_ended()
 
     def drain(self, why: str) -> None:
         """Take no more jobs; `run` returns when the present ones have ended."""
@@ -151,6 +169,7 @@ def real_ports(settings: Settings, log: AgentLog, *, is_own_process: bool) -> No
         mark = own_mark()
         os.environ[AGENT_VARIABLE] = mark
     state = settings.state_directory
+    launched = children.LaunchedChildren()
     options = LauncherOptions(
         state=state,
         site=settings.site,
@@ -159,8 +178,8 @@ def real_ports(settings: Settings, log: AgentLog, *, is_own_process: bool) -> No
         link=LinkOptions(heartbeat_s=settings.link_heartbeat_s, silence_s=settings.link_silence_s),
     )
     return NodePorts(
-        launcher=NodeLauncher(options, os.environ, partial(container_tools, settings)),
-        table=LocalProcessTable(mark),
+        launcher=NodeLauncher(options, os.environ, partial(container_tools, settings), launched),
+        table=LocalProcessTable(launched, mark),
         authority=NodeAuthority.open(
             str(state / "authority"),
             clock=clock,

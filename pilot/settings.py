@@ -132,6 +132,10 @@ def _from_file(file: str) -> tuple[str, dict[str, object]]:
         if name not in Settings.__struct_fields__:
             known = ", ".join(Settings.__struct_fields__)
             raise UserError(f"{chosen}: there is no setting {name!r}; there are {known}.")
+    # A directory in a file is meant relative to that file.
+    if isinstance(catalogue := content.get("catalogue"), dict):
+        here = Path(chosen).absolute().parent
+        content["catalogue"] = {name: str(here / str(place)) for name, place in catalogue.items()}
     return chosen, content
 
 

@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 HERE = Path(__file__).resolve().parent
+PILOT = (sys.executable, "-m", "pilot")
 END = re.compile(r"DONE|DONE_WARN|ERROR_\w+|EXPIRED|KILLED")
 LOOK_S = 0.5
 LEAVE_S = 5.0
@@ -79,7 +80,7 @@ class Pilot:
 
     def run(self, *arguments: str) -> subprocess.Popen[bytes]:
         """Start `pilot run` with its live table; Ctrl-C is its alone, a TERM is passed on."""
-        command = self._command("run", *arguments, "--settings", str(self._settings))
+        command = (*PILOT, "run", *arguments, "--settings", str(self._settings))
         running = subprocess.Popen(command, env=self._environment)
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         signal.signal(signal.SIGTERM, lambda *_: running.terminate())
@@ -95,12 +96,9 @@ class Pilot:
         self._answer("kill", str(job_id), "--why", "its owner has changed his mind")
 
     def _answer(self, *arguments: str) -> str:
-        command = self._command(*arguments)
-        done = subprocess.run(command, env=self._environment, capture_output=True, check=False)
+        command, environment = (*PILOT, *arguments), self._environment
+        done = subprocess.run(command, env=environment, capture_output=True, check=False)
         return done.stdout.decode()
-
-    def _command(self, *arguments: str) -> list[str]:
-        return [sys.executable, "-m", "pilot", *arguments]
 
 
 def kill_when_running(pilot: Pilot, running: subprocess.Popen[bytes], jdls: set[str]) -> None:
@@ -147,8 +145,8 @@ def leftovers(state: bytes) -> Iterator[str]:
             told = (process / "environ").read_bytes() + os.fsencode((process / "cwd").readlink())
         except OSError:
             continue  # gone meanwhile, or somebody else's
-        is_ours = state in command + told or command.startswith(b"campaign-daemon")
-        if is_ours and process.name != str(os.getpid()):
+        is_ours = state + b"/jobs" in command + told or command.startswith(b"campaign-daemon")
+        if is_ours:
             yield f"{process.name}  {command.decode(errors='replace').replace(chr(0), ' ')}"
 
 

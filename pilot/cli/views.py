@@ -102,26 +102,27 @@ def job_table(rows: Iterable[JobRow]) -> Table:
     table = Table(box=None, pad_edge=False)
     for title, justify in (("id", "right"), ("name", "left"), ("status", "left")):
         table.add_column(title, justify=justify, no_wrap=True)  # type: ignore[arg-type]
-    table.add_column("try", justify="right")
-    table.add_column("exit", justify="right")
+    table.add_column("try", justify="right", no_wrap=True)
+    table.add_column("exit", justify="right", no_wrap=True)
     table.add_column("in", no_wrap=True)
-    table.add_column("reason", overflow="ellipsis", no_wrap=True, ratio=1)
+    # Its text, not the column, is cut: rich would shrink all columns that don't wrap alike.
+    table.add_column("reason")
     for row in rows:
         table.add_row(
             str(row.id),
-            Text(row.name),
+            Text(_one_line(row.name)),
             status_text(row.status),
             str(row.attempt),
             "" if row.exit_code is None else str(row.exit_code),
             "" if not row.attempt else row.container or "bare",
-            Text(row.reason),
+            Text(_one_line(row.reason), no_wrap=True, overflow="ellipsis"),
         )
     return table
 
 
 def plain_line(row: JobRow) -> str:
     """Return a job as one line of text, for where no terminal is."""
-    parts = [f"job {row.id}", row.name, row.status.value]
+    parts = [f"job {row.id}", _one_line(row.name), row.status.value]
     if row.exit_code is not None:
         parts.append(f"exit {row.exit_code}")
     line = "  ".join(parts)

@@ -179,15 +179,15 @@ async def test_a_queue_that_never_answers_is_asked_again(bench: Bench) -> None:
     bench.queue.match_gate.shut()
     bench.queue.beat_gate.shut()
     async with bench.running(queue_s=SOON_S):
-        await bench.log.until_said("warning: match: no answer within", 2)
-        await bench.log.until_said("warning: heartbeat: no answer within", 2)
+        await bench.log.until_said("warning: match: the answer took more than", 2)
+        await bench.log.until_said("warning: heartbeat: the answer took more than", 2)
         bench.drain()
 
 
 async def test_a_bug_in_the_queue_is_the_end_of_the_agent(bench: Bench) -> None:
     """What isn't the queue's own refusal is our mistake, and is seen."""
     bench.queue.error = ZeroDivisionError("a bug")
-    with pytest.raises(ActorCrashed, match="a bug"):  # noqa: PT012 - the agent ends by itself
+    with pytest.raises(ActorCrashed, match="a bug"):
         async with bench.running():
             pass
 
@@ -363,15 +363,30 @@ async def test_a_sweep_that_fails_gives_the_slot_back(bench: Bench, error: Excep
     async with bench.running():
         wrapper = await bench.working()
         wrapper.break_wait(ZeroDivisionError("a bug"))
-        await bench.log.until_said(f"warning: sweep 1: {error}")
+        await bench.log.until_said(f"error: sweeping failed: {error}")
+        await bench.queue.until(lambda: len(bench.queue.slots) > 1)
         bench.drain()
 
     assert bench.queue.finals() == []
+    assert len(bench.launcher.cleaned) == 1
 
 
-async def test_a_unit_that_crashes_before_its_launch_only_frees_its_slot(bench: Bench) -> None:
-    """There are no processes to look for."""
-    bench.launcher.error = AssertionError("not a launch error, but one all the same")
+async def test_files_that_cannot_be_removed_do_not_keep_the_slot(bench: Bench) -> None:
+    """Of a unit that crashed, too: the operator's log says what is left."""
+    bench.queue.submit(make_description())
+    bench.launcher.clean_error = OperatorError("busy")
+    async with bench.running():
+        wrapper = await bench.working()
+        wrapper.break_wait(ZeroDivisionError("a bug"))
+        await bench.queue.until(lambda: len(bench.queue.slots) > 1)
+        bench.drain()
+
+    assert "warning: job 1, whose work unit was lost: removing files failed: busy" in bench.log.text
+
+
+async def test_a_launch_that_breaks_is_the_end_of_its_job_only(bench: Bench) -> None:
+    """Whatever it raised: there are no processes to look for."""
+    bench.launcher.error = AssertionError("an adapter's bug")
     bench.queue.submit(make_description())
     async with bench.running():
         await bench.queue.until_final()

@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
-from actors.job_wrapper import OUTPUTS_MAX, JobWrapper
+from actors.job_wrapper import JobWrapper
 from actors.messages import StopWork
+from actors.outputs import OUTPUTS_MAX
 from actors.ports import SavedOutputs, StagedFile
 from actors.runtime import ActorSystem, Address
 from actors.supervision import ChildSpec, Ending
@@ -123,7 +124,7 @@ CERTIFICATE = CredentialKind.CERTIFICATE
 
 def delivered(text: str = "signed", **changes: Any) -> DeliverCredential:
     """Make an answer to a request."""
-    fields = {"kind": CERTIFICATE, "certificate_chain": text, "expires_at": 9.0}
+    fields: dict[str, Any] = {"kind": CERTIFICATE, "certificate_chain": text, "expires_at": 9.0}
     return DeliverCredential(**(fields | changes))
 
 
@@ -671,8 +672,11 @@ async def test_an_orphan_with_its_last_word_unconfirmed_ends() -> None:
     assert bench.ending is Ending.STOPPED
 
 
-async def test_a_payload_that_cannot_be_killed_does_not_keep_an_orphan_for_ever() -> None:
+async def test_a_payload_that_cannot_be_killed_does_not_keep_an_orphan_for_ever(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """It hangs in the kernel; a bounded number of KILLs, and the wrapper ends."""
+    monkeypatch.setattr("actors.job_wrapper.KILL_AGAIN_S", 0.01)
     bench = Bench(Script(hangs=True, ignores=frozenset({15, 9})))
     async with bench.running() as agent:
         agent.say(order(grace_s=0.0))

@@ -16,12 +16,12 @@ from actors.messages import (
     IssueCredential,
     LimitExceeded,
     StopWork,
-    UnitLaunched,
 )
 from actors.ports import HostProcess, StatusReport, TraceReport, WrapperExit
 from actors.runtime import ActorCrashed, ActorSystem, Address
 from actors.supervision import ChildSpec
 from actors.work_unit import KILLS_MAX, UnitPorts, WorkOptions, WorkUnit
+from tests.actors.fakes import settle
 from tests.fakes.hands import FakeWrapperLauncher, HandWrapper
 from tests.fakes.world import (
     FakeClock,
@@ -67,7 +67,6 @@ class Bench:
         self.table = FakeProcessTable()
         self.clock = FakeClock()
         self.vault = Recorder()
-        self.agent = Recorder()
         self.log = LogLines()
         self.address: Address
 
@@ -81,7 +80,6 @@ class Bench:
             table=self.table,
             clock=self.clock,
             vault=self.vault,
-            agent=self.agent,
             log=self.log.job,
         )
         match = make_match(ttl_s=ttl_s)
@@ -198,17 +196,6 @@ async def test_survivors_of_a_job_are_traced(bench: Bench) -> None:
         await said_all(wrapper)
 
     assert "killed 3 processes left by the job" in bench.queue.traces()
-
-
-async def test_the_agent_is_told_how_to_find_the_processes(bench: Bench) -> None:
-    """Should the unit itself be lost, somebody must sweep."""
-    async with bench.running():
-        launched = await bench.agent.until_told(UnitLaunched)
-        wrapper = await bench.working()
-        wrapper.say(finished())
-        await said_all(wrapper)
-
-    assert (launched.mark, launched.launcher_pid) == ("mark-1", 77)
 
 
 # --- a wrapper that dies ---------------------------------------------------------------------
@@ -332,7 +319,9 @@ async def test_a_launch_that_never_ends_is_given_up(bench: Bench) -> None:
 
     final = bench.queue.finals()[0]
     assert final.status is S.ERROR_A
-    assert final.reason == f"the wrapper could not be launched: it took more than {SOON_S} s"
+    assert (
+        final.reason == f"the wrapper could not be launched: the launch took more than {SOON_S} s"
+    )
 
 
 # --- stopping, at each stage -----------------------------------------------------------------
@@ -460,7 +449,24 @@ async def test_a_wrapper_that_cannot_be_killed_is_given_up(bench: Bench) -> None
     assert wrapper.signals[0] == 15
     assert KILLS_MAX <= wrapper.signals.count(9) <= KILLS_MAX + 1
     assert bench.queue.finals()[0].status is S.KILLED
-    assert len(bench.table.swept) == 1
+    assert bench.table.swept[0] == ("mark-1", 77)
+
+
+async def test_a_wrapper_that_goes_after_it_was_given_up_changes_nothing(bench: Bench) -> None:
+    """The job is cleaned and reported once, though its process ends at last."""
+    bench.launcher.dies_of = frozenset()
+    async with bench.running(leave_s=SOON_S):
+        wrapper = await bench.working()
+        await bench.reached(wrapper, S.STARTED, S.RUNNING)
+        bench.queue.report_gate.shut()
+        bench.stop()
+        await bench.log.until_said("status KILLED")
+        wrapper.die(WrapperExit(signal=9))
+        await settle()
+        bench.queue.report_gate.open()
+
+    assert len(bench.launcher.cleaned) == 1
+    assert len(bench.queue.finals()) == 1
 
 
 async def test_saving_has_a_bound(bench: Bench) -> None:
@@ -532,6 +538,20 @@ async def test_a_job_can_be_fenced_by_its_final_report(bench: Bench) -> None:
     assert bench.queue.finals() == []
 
 
+async def test_a_job_can_be_fenced_while_the_queue_is_away(bench: Bench) -> None:
+    """Its last report needn't be answered any more: the unit ends."""
+    async with bench.running():
+        wrapper = await bench.working()
+        await bench.reached(wrapper, S.STARTED, S.RUNNING)
+        bench.queue.is_away = True
+        wrapper.say(changed(S.SAVING), finished())
+        await said_all(wrapper)
+        await bench.log.until_said("status DONE")
+        bench.stop(KillCode.FENCED)
+
+    assert bench.queue.finals() == []
+
+
 async def test_a_refused_report_is_logged_and_the_job_goes_on(bench: Bench) -> None:
     """It isn't sent again: the queue has decided."""
     bench.queue.refused.add(S.RUNNING)
@@ -554,7 +574,7 @@ async def test_a_queue_that_never_answers_is_asked_again(
         wrapper = await bench.working()
         wrapper.say(finished())
         await said_all(wrapper)
-        await bench.log.until_said("warning: queue: no answer within")
+        await bench.log.until_said("warning: queue: the answer took more than")
         bench.queue.report_gate.open()
 
     assert bench.queue.statuses()[-1] is S.DONE
@@ -645,7 +665,7 @@ async def test_a_last_word_in_the_mailbox_of_a_unit_that_gave_up_changes_nothing
         bench.table.sweep_gate.open()
 
     assert len(bench.queue.finals()) == 1
-    assert len(bench.table.swept) == 1
+    assert len(bench.launcher.cleaned) == 1
 
 
 async def test_a_flood_of_traces_is_bounded(bench: Bench) -> None:

@@ -148,7 +148,7 @@ async def test_a_cancelled_node_leaves_no_process(tmp_path: Path) -> None:
     running = asyncio.get_running_loop().create_task(node.run())
     async with asyncio.timeout(30):
         await queue.is_running.wait()
-        while len(processes_of(tmp_path)) < 2:
+        while len(processes_of(tmp_path)) < 2:  # noqa: ASYNC110 - a fork that nobody tells of
             await asyncio.sleep(0.02)
     running.cancel()
     with pytest.raises(asyncio.CancelledError):
