@@ -16,7 +16,11 @@ def main() -> None:
     from pilot.cli.app import app
 
     try:
-        app()
+        try:
+            app()
+        finally:
+            # What can't be printed must be told from here, not by the interpreter's end.
+            sys.stdout.flush()
     except UserError as error:
         _fail(str(error), EXIT_USAGE)
     except (OperatorError, PilotError) as error:

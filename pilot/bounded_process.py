@@ -23,7 +23,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import IO
 
-from pilot.procfs import AGENT_VARIABLE
+from pilot.children import OWN_CHILDREN
 from transport.messages import Record
 
 _POLL_S = 0.05
@@ -70,9 +70,7 @@ class _Run:
     ) -> None:
         self.is_cancelled = threading.Event()
         self._arguments = ["/bin/sh", "-c", 'exec "$@"', "sh", *arguments]
-        # So that whoever sweeps orphans knows it for a helper of the pilot's own.
-        own = os.environ.get(AGENT_VARIABLE, "")
-        self._environment = {**environment, AGENT_VARIABLE: own}
+        self._environment = dict(environment)
         self._bytes_max = bytes_max
         self._stdout = bytearray()
         self._stderr = bytearray()
@@ -88,6 +86,7 @@ class _Run:
             stderr=subprocess.PIPE,
             start_new_session=True,
         )
+        OWN_CHILDREN.add(process.pid)
         assert process.stdout is not None
         assert process.stderr is not None
         with process.stdout as stdout, process.stderr as stderr:
@@ -97,6 +96,7 @@ class _Run:
                 _kill_session(process.pid)
                 with suppress(subprocess.TimeoutExpired):  # stuck in the kernel: left to init
                     process.wait(_REAP_S)
+                OWN_CHILDREN.discard(process.pid)
         is_flooded = max(len(self._stdout), len(self._stderr)) > self._bytes_max
         return Finished(
             exit_code=process.returncode if has_ended else None,

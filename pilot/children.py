@@ -13,10 +13,11 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 
 class LaunchedChildren:
-    """The children that this agent launched itself and still waits for.
+    """The children that this process started itself and still waits for.
 
-    A launcher adds to it, a process table looks into it: what comes to the agent as an orphan
-    is told from what the agent started, whatever that makes of its own environment.
+    Whoever starts one adds it, a process table looks into it: what comes to the agent as an
+    orphan is told from what the agent started, whatever that makes of its own environment
+    (Apptainer's starter hides it).
     """
 
     def __init__(self) -> None:
@@ -30,8 +31,12 @@ class LaunchedChildren:
         self._pids.add(pid)
 
     def discard(self, pid: int) -> None:
-        """Forget a child, right before its end is collected and its PID may be another's."""
+        """Forget a child when its end was seen: its PID may soon be another's."""
         self._pids.discard(pid)
+
+
+OWN_CHILDREN = LaunchedChildren()
+"""Of this process. One registry for the whole process is what the kernel has, too."""
 
 
 def become_subreaper() -> bool:

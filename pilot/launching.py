@@ -21,7 +21,7 @@ import msgspec
 
 from actors.outputs import outputs_to_save
 from actors.ports import LaunchedWrapper, LaunchOrder, WrapperExit, WrapperPaths
-from pilot.children import LaunchedChildren, wait_child
+from pilot.children import OWN_CHILDREN, wait_child
 from pilot.container import (
     BUNDLE_INSIDE,
     WORK_INSIDE,
@@ -76,16 +76,11 @@ class NodeLauncher:
         options: LauncherOptions,
         host: Mapping[str, str],
         make_tools: Callable[[], Awaitable[ContainerTools]],
-        launched: LaunchedChildren,
     ) -> None:
-        """``host`` is the agent's own environment; ``make_tools`` is called once, when needed.
-
-        ``launched`` is shared with the process table, which leaves those in it alone.
-        """
+        """``host`` is the agent's own environment; ``make_tools`` is called once, when needed."""
         self._options = options
         self._host = dict(host)
         self._make_tools = make_tools
-        self._launched = launched
         self._tools: ContainerTools | None = None
         self._tools_lock = asyncio.Lock()
 
@@ -101,7 +96,7 @@ class NodeLauncher:
             plan = await self._contained(order, files, mark, image)
         await asyncio.to_thread(write_owner, files, mark)
         child, read_fd, write_fd = await asyncio.to_thread(_spawn, plan, files.log)
-        self._launched.add(child.pid)
+        OWN_CHILDREN.add(child.pid)
         link = await stdio_link(
             Role.AGENT,
             read_fd=read_fd,
@@ -109,7 +104,7 @@ class NodeLauncher:
             epoch=secrets.randbits(31) + 1,
             options=self._options.link,
         )
-        return ChildWrapper(child, link, plan, files, mark, self._launched)
+        return ChildWrapper(child, link, plan, files, mark)
 
     async def rescue(self, order: LaunchOrder) -> tuple[SavedFile, ...]:
         """Save what a wrapper left that died before it could; as for a failed job."""
@@ -258,10 +253,8 @@ class ChildWrapper:
         plan: LaunchPlan,
         files: JobFiles,
         mark: str,
-        launched: LaunchedChildren,
     ) -> None:
         self._child = child
-        self._launched = launched
         self._root_inside = plan.root_inside
         self._files = files
         self.link = link
@@ -277,7 +270,7 @@ class ChildWrapper:
         try:
             code = await wait_child(self._child)
         finally:
-            self._launched.discard(self._child.pid)
+            OWN_CHILDREN.discard(self._child.pid)
         diagnosis = await asyncio.to_thread(self._diagnose) if code else ""
         if code < 0:
             return WrapperExit(signal=-code, diagnosis=diagnosis)

@@ -169,7 +169,6 @@ def real_ports(settings: Settings, log: AgentLog, *, is_own_process: bool) -> No
         mark = own_mark()
         os.environ[AGENT_VARIABLE] = mark
     state = settings.state_directory
-    launched = children.LaunchedChildren()
     options = LauncherOptions(
         state=state,
         site=settings.site,
@@ -178,8 +177,8 @@ def real_ports(settings: Settings, log: AgentLog, *, is_own_process: bool) -> No
         link=LinkOptions(heartbeat_s=settings.link_heartbeat_s, silence_s=settings.link_silence_s),
     )
     return NodePorts(
-        launcher=NodeLauncher(options, os.environ, partial(container_tools, settings), launched),
-        table=LocalProcessTable(launched, mark),
+        launcher=NodeLauncher(options, os.environ, partial(container_tools, settings)),
+        table=LocalProcessTable(mark),
         authority=NodeAuthority.open(
             str(state / "authority"),
             clock=clock,

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from actors.ports import HostProcess
 from pilot import procfs
-from pilot.children import LaunchedChildren
+from pilot.children import OWN_CHILDREN
 from pilot.procfs import AGENT_VARIABLE, MARK_VARIABLE, ProcessStat
 from transport.messages import ProcessIdentity, Usage
 
@@ -30,13 +30,11 @@ ORPHAN_AGE_S = 0.5
 class LocalProcessTable:
     """The process table of this machine, read from /proc."""
 
-    def __init__(self, launched: LaunchedChildren, agent_mark: str = "") -> None:
+    def __init__(self, agent_mark: str = "") -> None:
         """With ``agent_mark``, the value of AGENT_VARIABLE, orphans that come to us are swept.
 
         Without it (embedded in another program) only marked processes and their descendants.
-        ``launched`` are this agent's own children: no orphans.
         """
-        self._launched = launched
         self._agent_mark = agent_mark
         self._boot_id = procfs.boot_id()
 
@@ -88,7 +86,7 @@ class LocalProcessTable:
         environment = procfs.environment_of(stat.pid)
         if f"{MARK_VARIABLE}={mark}".encode() in environment:
             return True
-        if not self._agent_mark or stat.parent != me or stat.pid in self._launched:
+        if not self._agent_mark or stat.parent != me or stat.pid in OWN_CHILDREN:
             return False
         is_another = f"{MARK_VARIABLE}=".encode() in environment
         is_own = f"{AGENT_VARIABLE}={self._agent_mark}".encode() in environment

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import Annotated
 
+import msgspec
 import typer
 from rich.console import Console
 
@@ -189,7 +190,8 @@ def show_settings(
     """Print the settings in effect, and where each comes from."""
     effective = _settings(settings_file, state=state)
     for name in Settings.__struct_fields__:
-        value, origin = getattr(effective.settings, name), effective.origins[name]
+        value = msgspec.to_builtins(getattr(effective.settings, name))
+        origin = effective.origins[name]
         if as_json:
             print_line(views.as_json({"name": name, "value": value, "origin": origin}))
         else:

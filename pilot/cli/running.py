@@ -56,7 +56,7 @@ class Campaign:
         self._shown.update((row.id, row.status) for row in new)
         if self._as_json:
             for row in new:
-                if row.status in FINAL and row.status is not JobStatus.EXPIRED:
+                if row.status in FINAL:
                     _say(views.as_json(views.row_json(row)))
         elif self._live is not None:
             self._live.update(views.job_table(rows))

@@ -4,8 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from actors.outputs import outputs_to_save
-from transport.messages import JobDescription, OutputSpec
+from actors.outputs import (
+    OUTPUTS_MAX,
+    OUTPUTS_TEXT_MAX,
+    listable,
+    outputs_to_save,
+    staged_out,
+)
+from transport.messages import FileStaged, JobDescription, OutputSpec, SavedFile
 
 ROOT_FILES = OutputSpec(archive="root_archive.zip", patterns=("*.root",))
 LOGS = OutputSpec(archive="log_archive.zip", patterns=("std*",), copies=1, is_required=False)
@@ -75,3 +81,31 @@ def test_the_unnamed_archive_is_given_the_job_s_id() -> None:
     unnamed = OutputSpec(archive="jalien_defarchNOSPEC", patterns=("stdout", "stderr"))
 
     assert [spec.archive for spec in saved(unnamed)] == ["jalien_defarchNOSPEC.7"]
+
+
+def file(name: str = "a") -> SavedFile:
+    """Return a saved file whose location is as long as its name."""
+    return SavedFile(name=name, bytes=1, sha256="s", adler32="d", location=name)
+
+
+def test_a_list_of_saved_files_is_told_whole_where_it_fits() -> None:
+    """Up to the last file that may be named."""
+    assert listable([]) == ()
+    assert listable([file()] * OUTPUTS_MAX) == (file(),) * OUTPUTS_MAX
+
+
+def test_a_list_that_would_not_fit_a_frame_is_cut() -> None:
+    """By the number of its files, and by the length of their names."""
+    long = file("n" * (OUTPUTS_TEXT_MAX // 4))
+
+    assert len(listable([file()] * (OUTPUTS_MAX + 1))) == OUTPUTS_MAX
+    assert listable([long, long, file()]) == (long, long)
+
+
+def test_a_saved_file_is_told_as_staged_out() -> None:
+    """With what the agent needs to find and to check it."""
+    told = staged_out(file("a.zip"))
+
+    assert told == FileStaged(
+        direction="out", name="a.zip", bytes=1, sha256="s", adler32="d", location="a.zip"
+    )

@@ -31,7 +31,6 @@ from actors.ports import (
 from actors.slots import Resources
 from actors.work_unit import WorkOptions
 from pilot import procfs
-from pilot.children import LaunchedChildren
 from pilot.container_choice import ContainerPolicy
 from pilot.in_process import InProcessLauncher
 from pilot.job_files import JobFiles
@@ -165,10 +164,9 @@ class RealWiring(Wiring):
     def ports(self) -> NodePorts:
         """Return the node's ports, as this machine has them."""
         options = LauncherOptions(state=self.state, policy=ContainerPolicy.NEVER)
-        launched = LaunchedChildren()
         return NodePorts(
-            launcher=NodeLauncher(options, {"PATH": "/usr/bin:/bin"}, no_tools, launched),
-            table=LocalProcessTable(launched),
+            launcher=NodeLauncher(options, {"PATH": "/usr/bin:/bin"}, no_tools),
+            table=LocalProcessTable(),
             authority=self.authority,
             clock=self.clock,
             log=self.log.agent,

@@ -22,13 +22,15 @@ from tests.transport.factories import (
     greeting_agent,
     greeting_wrapper,
     hello_frame,
+    open_agent,
+    open_wrapper,
     pack,
     welcome_frame,
 )
-from transport.events import CloseCause, Closed, Detached, Opened
+from transport.events import CloseCause, Closed, Detached, Opened, SessionEvent
 from transport.frames import FrameKind, encode_frame
 from transport.messages import JobStatus
-from transport.session import LinkOptions, Role, Session, SessionState
+from transport.session import LinkOptions, Session, SessionState
 
 DOCS = Path(__file__).parents[2] / "docs"
 S = JobStatus
@@ -45,7 +47,7 @@ MEANINGS: dict[JobStatus, str] = {
     S.STARTED: "its wrapper runs and stages in",
     S.RUNNING: "its payload runs",
     S.SAVING: "the payload has ended; it is validated, and its outputs are saved",
-    S.SAVED: "saved, and to be registered by the central services",
+    S.SAVED: "saved, and not yet DONE",
     S.SAVED_WARN: "the same, with fewer replicas than were asked for",
     S.ZOMBIE: "its agent fell silent; heard again, the job is where it was",
     S.MERGING: "the outputs of its subjobs are being merged",
@@ -61,16 +63,14 @@ MEANINGS: dict[JobStatus, str] = {
     S.ERROR_VN: "its validation could not be run",
     S.ERROR_VT: "its validation was stopped for a limit",
     S.ERROR_EW: "nobody matched it for too long",
-    S.ERROR_W: "it could not wait: a central error",
+    S.ERROR_W: "JAliEn's own; nothing here sets it",
     S.ERROR_SPLT: "it could not be split",
-    S.ERROR_VER: "its version is not supported",
-    S.FAULTY: "it was resubmitted too often",
+    S.ERROR_VER: "JAliEn's own; nothing here sets it",
+    S.FAULTY: "JAliEn's own; nothing here sets it",
     S.INCORRECT: "its description is wrong",
     S.EXPIRED: "its agent stayed silent; the attempt is over, the job may wait again",
     S.KILLED: "its owner, or an operator of the queue, ended it",
 }
-
-Edge = tuple[str, str]
 
 
 def lifecycle_diagram() -> str:
@@ -125,7 +125,8 @@ def lifecycle_page() -> str:
         "\nA ZOMBIE whose agent is heard again goes back to where it was; that is the queue's step,"
         "\nnot the graph's.",
         lifecycle_diagram(),
-        "| status | level | AliEn's number | | meaning |\n|---|---|---|---|---|\n" + "\n".join(rows),
+        "| status | level | AliEn's number | | meaning |\n|---|---|---|---|---|\n"
+        + "\n".join(rows),
     )
 
 
@@ -139,31 +140,21 @@ def _class(status: JobStatus) -> str:
 
 # --- the confirmed session -------------------------------------------------------------------
 
-GARBAGE = envelope_frame("no", "envelope")
 LINK = LinkOptions(window=2, confirm_s=30.0, resume_s=300.0)
 LATER = 1_000.0
 
-Act = Callable[[Session], None]
+Edge = tuple[SessionState, SessionState]
+
+STATES: dict[SessionState, str] = {
+    SessionState.GREETING: "the wrapper has said, or is to say, Hello; what is sent waits",
+    SessionState.OPEN: "messages travel, and are confirmed",
+    SessionState.DETACHED: "the stream is gone; another may be attached; what is sent waits",
+    SessionState.CLOSED: "the end; nothing is sent or heard any more",
+}
 
 
-def _hears(data: bytes) -> Act:
+def _hears(data: bytes) -> Callable[[Session], None]:
     return lambda session: session.receive_data(data, 0.0)
-
-
-def _hears_goodbye(session: Session) -> None:
-    session.receive_data(encode_frame(FrameKind.GOODBYE, session.epoch, 0, pack("bye")), 0.0)
-
-
-def _is_greeted(session: Session) -> None:
-    is_agent = session.statistics().state is SessionState.GREETING and session.epoch == EPOCH
-    session.receive_data(hello_frame() if is_agent else welcome_frame(), 0.0)
-    session.receive_data(hello_frame(epoch=EPOCH), 0.0)
-
-
-def _is_not_confirmed(session: Session) -> None:
-    session.send(fact(), 0.0)
-    session.receive_data(encode_frame(FrameKind.HEARTBEAT, EPOCH, 0, None), 29.0)
-    session.handle_timer(30.0)
 
 
 def _is_confirmed_wrongly(session: Session) -> None:
@@ -171,81 +162,149 @@ def _is_confirmed_wrongly(session: Session) -> None:
     session.receive_data(echo_frame(1, b"other bytes"), 0.0)
 
 
-def _hears_too_much(session: Session) -> None:
-    session.receive_data(b"".join(data_frame(number) for number in (1, 2, 3)), 0.0)
+def _is_never_confirmed(session: Session) -> None:
+    session.send(fact(), 0.0)
+    session.receive_data(encode_frame(FrameKind.HEARTBEAT, EPOCH, 0, None), 29.0)
+    session.handle_timer(30.0)
 
 
-HAPPENINGS: tuple[Act, ...] = (
-    _is_greeted,
-    _hears_goodbye,
-    _hears(hello_frame(versions=(99,))),
-    _hears(welcome_frame(version=99)),
-    _hears(data_frame(2)),
-    _hears_too_much,
-    _hears(GARBAGE * 50),
-    _hears((1 << 31).to_bytes(4, "big")),
-    _is_confirmed_wrongly,
-    _is_not_confirmed,
-    lambda session: session.receive_eof(0.0),
-    lambda session: (session.receive_data(b"\0\0", 0.0), session.receive_eof(0.0))[-1],
-    lambda session: session.attach(0.0),
-    lambda session: session.fail(CloseCause.NOT_READING, "", 0.0),
-    lambda session: session.handle_timer(LATER),
-)
-
-
-def sessions() -> Iterator[Session]:
-    """Yield a new session in each state, of either end, with and without re-attach."""
-    for options in (LINK, msgspec.structs.replace(LINK, resume_s=0.0)):
-        for role in Role:
-            for steps in ((), (_is_greeted,), (_is_greeted, _loses), (_is_greeted, _loses, _found)):
-                session = _new(role, options)
-                for step in steps:
-                    step(session)
-                session.events_received()
-                yield session
-
-
-def _new(role: Role, options: LinkOptions) -> Session:
-    make = greeting_agent if role is Role.AGENT else greeting_wrapper
-    return make(options=options)
-
-
-def _loses(session: Session) -> None:
+def _ends_within_a_frame(session: Session) -> None:
+    session.receive_data(b"\0\0", 0.0)
     session.receive_eof(0.0)
 
 
-def _found(session: Session) -> None:
+HAPPENINGS: dict[str, Callable[[Session], None]] = {
+    "attach()": lambda session: session.attach(0.0),
+    "close()": lambda session: session.close("enough", 0.0),
+    "Hello": _hears(hello_frame()),
+    "Hello again": _hears(hello_frame(epoch=EPOCH)),
+    "Hello of another version": _hears(hello_frame(versions=(99,))),
+    "Welcome": _hears(welcome_frame()),
+    "Welcome of another version": _hears(welcome_frame(version=99)),
+    "Goodbye": _hears(encode_frame(FrameKind.GOODBYE, EPOCH, 0, pack("enough"))),
+    "a gap": _hears(data_frame(2)),
+    "more than the window": _hears(b"".join(data_frame(number) for number in (1, 2, 3))),
+    "garbage": _hears(envelope_frame("no", "envelope") * 50),
+    "too large a frame": _hears((1 << 31).to_bytes(4, "big")),
+    "a wrong echo": _is_confirmed_wrongly,
+    "no echo": _is_never_confirmed,
+    "the stream's end": lambda session: session.receive_eof(0.0),
+    "the stream's end within a frame": _ends_within_a_frame,
+    "a peer that doesn't read": lambda session: session.fail(CloseCause.NOT_READING, "", 0.0),
+    "time": lambda session: session.handle_timer(LATER),
+}
+
+
+def watched_sessions() -> list[Session]:
+    """Return a new session in each state, of either end, with and without re-attach."""
+    return [
+        session
+        for options in (LINK, msgspec.structs.replace(LINK, resume_s=0.0))
+        for session in (
+            greeting_agent(options=options),
+            greeting_wrapper(options=options),
+            open_agent(options=options),
+            open_wrapper(options=options),
+            _lost(open_agent(options=options)),
+            _lost(open_wrapper(options=options)),
+            _found(_lost(open_agent(options=options))),
+            _found(_lost(open_wrapper(options=options))),
+        )
+    ]
+
+
+def _lost(session: Session) -> Session:
+    session.receive_eof(0.0)
+    return session
+
+
+def _found(session: Session) -> Session:
     session.attach(0.0)
+    return session
 
 
-def session_steps() -> dict[Edge, set[str]]:
-    """Return what leads from which state to which, as it was watched."""
-    steps: dict[Edge, set[str]] = {}
-    for number in range(len(list(sessions()))):
-        for happening in HAPPENINGS:
-            session = list(sessions())[number]
+def session_steps() -> dict[Edge, list[str]]:
+    """Return what was seen to lead from which state to which."""
+    steps: dict[Edge, list[str]] = {}
+    for name, happens in HAPPENINGS.items():
+        for session in watched_sessions():
+            session.events_received()
             before = session.state
-            happening(session)
+            happens(session)
             if session.state is not before:
-                _note(steps, before, session)
-    steps.setdefault(("greeting", "closed"), set()).add("close()")
-    return steps
+                seen = steps.setdefault((before, session.state), [])
+                seen.append(_why(session.events_received()) or name)
+    return {edge: sorted(set(seen)) for edge, seen in sorted(steps.items())}
 
 
-def _note(steps: dict[Edge, set[str]], before: SessionState, session: Session) -> None:
-    here = before
-    for event in session.events_received():
+def _why(events: list[SessionEvent]) -> str:
+    """Return what the session itself says of a step; some, its owner's own, it doesn't tell."""
+    for event in events:
         match event:
             case Opened():
-                there, why = SessionState.OPEN, "greeted"
+                return "Opened"
             case Detached():
-                there, why = SessionState.DETACHED, "the stream ended"
+                return "Detached"
             case Closed(cause=cause):
-                there, why = SessionState.CLOSED, str(cause)
-            case _:
-                continue
-        steps.setdefault((here, there), set()).add(why)
-        here = there
-    if here is not session.state:
-        steps.setdefault((here, session.state), set()).add("attach()")
+                return f"Closed: {cause}"
+    return ""
+
+
+def session_diagram() -> str:
+    """Return the session's states as a Mermaid state diagram; the causes are in the table."""
+    arrows = [
+        f"    {before} --> {after}{_label(seen)}"
+        for (before, after), seen in session_steps().items()
+    ]
+    return "\n".join(["stateDiagram-v2", "    [*] --> greeting", *arrows, "    closed --> [*]"])
+
+
+def _label(seen: list[str]) -> str:
+    return f": {seen[0]}" if len(seen) == 1 else ""
+
+
+def session_page() -> str:
+    """Return docs/session.md."""
+    rows = [
+        f"| {before} | {after} | {', '.join(f'`{why}`' for why in seen)} |"
+        for (before, after), seen in session_steps().items()
+    ]
+    states = "".join(f"* **{state}**: {meaning}\n" for state, meaning in STATES.items())
+    return _page(
+        "The confirmed session",
+        "transport/session.py",
+        "The states of one end of a link; agent and wrapper have the same. Drawn from what a"
+        "\nsession was seen to do, in each state, with each thing that can happen to it.\n\n"
+        + states.rstrip(),
+        session_diagram(),
+        "`Opened`, `Detached` and `Closed` are what the session tells its owner"
+        " (`transport/events.py`);\n`attach()` and `close()` are the owner's own.\n\n"
+        "| from | to | by |\n|---|---|---|\n" + "\n".join(rows),
+    )
+
+
+# --- writing ---------------------------------------------------------------------------------
+
+
+def _page(title: str, source: str, about: str, diagram: str, table: str) -> str:
+    return (
+        f"# {title}\n\n"
+        f"<!-- Made by `python -m tests.tools.diagrams` from {source}; don't edit. -->\n\n"
+        f"{about}\n\n```mermaid\n{diagram}\n```\n\n{table}\n"
+    )
+
+
+PAGES: dict[str, Callable[[], str]] = {
+    "lifecycle.md": lifecycle_page,
+    "session.md": session_page,
+}
+
+
+def write_diagrams() -> None:
+    """Write the pages into docs/."""
+    for name, page in PAGES.items():
+        (DOCS / name).write_text(page())
+
+
+if __name__ == "__main__":
+    write_diagrams()
