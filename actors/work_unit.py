@@ -68,7 +68,7 @@ from actors.ports import (
 )
 from actors.reporter import JobLog, Reporter, ReportPorts
 from actors.runtime import handles
-from actors.supervision import ChildEnded, ChildRestarted, ChildSpec, Restart
+from actors.supervision import ChildRestarted, ChildSpec, Restart
 from actors.verdict import verdict
 from actors.wrapper_words import delivery_of, limits_of, start_order, told_confinement, told_exit
 from transport.events import Closed, FrameRefused, MessageReceived, MessageUnsupported, Opened
@@ -280,8 +280,6 @@ class WorkUnit(Reporter):
         yield Tell(wrapper.link, order)
         # Preparing may take as long as the payload; RUNNING starts the clock anew.
         yield from self._await("ttl", self._match.description.ttl_s)
-        if self._kill is not None:
-            yield from self._stop_wrapper()
 
     def _wrapper_said(self, said: Message) -> Effects:
         match said:
@@ -385,11 +383,6 @@ class WorkUnit(Reporter):
     def monitor_restarted(self, message: ChildRestarted) -> Effects:
         """Say so: until the next announcement the job goes on unmeasured."""
         return self.trace(f"the monitor was restarted: {message.error!r}")
-
-    @handles(ChildEnded)
-    def monitor_ended(self, _: ChildEnded) -> Effects:
-        """Do nothing: it ends with the unit."""
-        return ()
 
     # --- stopping ------------------------------------------------------------------------
 
@@ -503,8 +496,9 @@ class WorkUnit(Reporter):
         if self._outcome is None:
             told = told_exit(message.exit)
             yield from self.trace(message.exit.diagnosis or f"the launched process {told}")
-            self._trouble = self._trouble or message.exit.diagnosis
-            self._last_resort = self._last_resort or f"the wrapper {told}"
+            said = f"; {message.exit.diagnosis}" if message.exit.diagnosis else ""
+            if not self._last_resort or message.exit.exit_code != 0:
+                self._last_resort = f"the wrapper {told}{said}"
             if not self._is_link_closed and self._phase is _Phase.WORKING:
                 why = f"the process around the wrapper ended: it {told}"
                 yield from self._stop(self._reason(KillCode.WRAPPER_LOST, why))

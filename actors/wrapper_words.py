@@ -70,7 +70,11 @@ def told_exit(end: WrapperExit) -> str:
     """Say how the launched process ended."""
     if end.signal is not None:
         return f"was killed by signal {end.signal}"
-    return f"exited with code {end.exit_code}"
+    code = end.exit_code
+    if code is not None and 128 < code < 160:
+        # A container runtime passes its child's death on like a shell.
+        return f"exited with code {code}, as if killed by signal {code - 128}"
+    return f"exited with code {code}"
 
 
 def told_confinement(report: ConfinementReported) -> str:

@@ -298,7 +298,7 @@ class ChildWrapper:
                 said = classify_stderr(log.read())
         except OSError:
             return ""
-        return f"the launched process ended and said: {said}" if said else ""
+        return f"it said: {said}" if said else ""
 
 
 def bare_command(executable: str) -> tuple[str, ...]:
