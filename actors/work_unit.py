@@ -71,7 +71,14 @@ from actors.runtime import handles
 from actors.supervision import ChildRestarted, ChildSpec, Restart
 from actors.verdict import verdict
 from actors.wrapper_words import delivery_of, limits_of, start_order, told_confinement, told_exit
-from transport.events import Closed, FrameRefused, MessageReceived, MessageUnsupported, Opened
+from transport.events import (
+    CloseCause,
+    Closed,
+    FrameRefused,
+    MessageReceived,
+    MessageUnsupported,
+    Opened,
+)
 from transport.messages import (
     ConfigureLogging,
     ConfinementReported,
@@ -256,7 +263,7 @@ class WorkUnit(Reporter):
             case Opened() if self._phase is _Phase.GREETING:
                 return self._greeted()
             case Closed(cause=cause, detail=detail):
-                return self._link_closed(f"{cause}: {detail}")
+                return self._link_closed(cause, detail)
             case FrameRefused(refusal=refusal, detail=detail):
                 return self.trace(f"a frame of the wrapper was refused ({refusal}): {detail}")
             case MessageUnsupported(tag=tag):
@@ -284,7 +291,7 @@ class WorkUnit(Reporter):
     def _wrapper_said(self, said: Message) -> Effects:
         match said:
             case JobStatusChanged(status=status, at=at):
-                return self._status_changed(status, at)
+                return self._status_changed(status, self._believed(at))
             case ProcessAnnounced():
                 return (Tell(self._monitor, Watch(announced=said)),)
             case RequestCredential():
@@ -292,15 +299,19 @@ class WorkUnit(Reporter):
             case JobFinished(outcome=outcome):
                 return self._finished(outcome)
             case TraceWritten(text=text, at=at):
-                return self.trace(text, at)
+                return self.trace(text, self._believed(at))
             case LogWritten(level=level, text=text, at=at):
-                return (self.log(level, text, at),)
+                return (self.log(level, text, self._believed(at)),)
             case FileStaged(direction=direction, name=name, bytes=size):
                 return (self.log("debug", f"staged {direction}: {name} ({size} bytes)"),)
             case ConfinementReported():
                 return self.trace(told_confinement(said))
             case _:
                 return self.trace(f"the wrapper said {type(said).__name__}: not its place")
+
+    def _believed(self, at: float) -> float:
+        """Return a wrapper's time, within what can be: after the match, and not to come."""
+        return min(max(at, self._life.story[0].at), self._ports.clock.now())
 
     def _status_changed(self, status: JobStatus, at: float) -> Effects:
         before = self._life.status
@@ -475,10 +486,14 @@ class WorkUnit(Reporter):
             yield Unschedule(what)
         yield from self._await("leave", self._options.leave_s)
 
-    def _link_closed(self, why: str) -> Effects:
+    def _link_closed(self, cause: CloseCause, detail: str) -> Effects:
         self._is_link_closed = True
         if self._outcome is None and not self._has_exited:
-            self._last_resort = f"the link to the wrapper was lost: {why}"
+            why = f"the link to the wrapper was lost: {cause}: {detail}"
+            if cause in (CloseCause.END_OF_STREAM, CloseCause.TRUNCATED):
+                self._last_resort = why  # It died, most likely; how it did is said by its exit.
+            else:
+                self._trouble = self._trouble or why
             if self._phase is not _Phase.LEAVING:
                 yield from self._force("KILL")
         yield from self._leave_if_gone()

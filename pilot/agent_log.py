@@ -11,6 +11,7 @@ from typing import TextIO
 import structlog
 
 from actors.reporter import JobLog
+from pilot.printable import printable
 from transport.errors import OperatorError
 
 
@@ -59,7 +60,7 @@ class AgentLog:
 
         def write(level: str, text: str, at: float | None) -> None:
             facts = {} if at is None else {"at": round(at, 3)}
-            logger.log(_number(level), text, **facts)
+            logger.log(_number(level), printable(text), **facts)
 
         return write
 

@@ -22,6 +22,7 @@ class LaunchedChildren:
 
     def __init__(self) -> None:
         self._pids: set[int] = set()
+        self._marks: set[bytes] = set()
 
     def __contains__(self, pid: int) -> bool:
         return pid in self._pids
@@ -33,6 +34,18 @@ class LaunchedChildren:
     def discard(self, pid: int) -> None:
         """Forget a child when its end was seen: its PID may soon be another's."""
         self._pids.discard(pid)
+
+    def add_mark(self, mark: str) -> None:
+        """Take the marker of an attempt that begins: its processes are its own sweep's."""
+        self._marks.add(mark.encode())
+
+    def discard_mark(self, mark: str) -> None:
+        """Forget the marker of an attempt that is over."""
+        self._marks.discard(mark.encode())
+
+    def has_mark(self, mark: bytes) -> bool:
+        """Tell whether this is the marker of an attempt that isn't over."""
+        return mark in self._marks
 
 
 OWN_CHILDREN = LaunchedChildren()

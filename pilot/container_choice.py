@@ -29,6 +29,8 @@ from pilot.container_search import inspect_file
 from transport.errors import OperatorError, PilotError, UserError
 from transport.messages import Record
 
+_JOB_DIRECTORIES = ("work", "output", "private")
+"""What of an attempt's directories a job is shown, as `pilot.launching` binds them."""
 _FAILURE_KEPT_S = 300.0
 _REMEMBERED_MAX = 64
 
@@ -149,15 +151,19 @@ class ContainerChoice:
         return verification
 
     async def _try(self, runtime: Runtime, image: str, own_pid_namespace: bool) -> Verification:
-        with self._check_directories() as (work, scratch):
+        with self._check_directories() as (root, scratch):
             binds = (
-                Bind(source=work, destination=WORK_INSIDE),
+                *(
+                    Bind(source=f"{root}/{name}", destination=f"{WORK_INSIDE}/{name}")
+                    for name in _JOB_DIRECTORIES
+                ),
                 Bind(source=str(self._bundle_root), destination=BUNDLE_INSIDE, read_only=True),
             )
             launch = ContainerLaunch(
                 runtime=runtime,
                 image=image,
                 binds=(*binds, *self._site_binds),
+                working_directory=f"{WORK_INSIDE}/work",
                 scratch_directory=scratch,
                 own_pid_namespace=own_pid_namespace,
                 use_userns=self._use_userns,
@@ -174,13 +180,13 @@ class ContainerChoice:
     def _check_directories(self) -> Iterator[tuple[str, str]]:
         try:
             root = Path(tempfile.mkdtemp(prefix="check-", dir=self._scratch_directory))
-            (root / "work").mkdir()
-            (root / "scratch").mkdir()
+            for name in (*_JOB_DIRECTORIES, "scratch"):
+                (root / name).mkdir()
         except OSError as error:
             raise OperatorError(
                 f"No container can be checked in {self._scratch_directory}: {error.strerror}."
             ) from error
         try:
-            yield str(root / "work"), str(root / "scratch")
+            yield str(root), str(root / "scratch")
         finally:
             shutil.rmtree(root, ignore_errors=True)

@@ -10,11 +10,10 @@ STATE/jobs/12/1/work       the payload's work directory (removed at the end)
 from __future__ import annotations
 
 import os
-import shutil
-import stat
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
+from pilot.plain_files import remove_tree
 from pilot.procfs import MARK_VARIABLE
 from transport.errors import OperatorError
 from transport.messages import JobDescription, Record
@@ -73,10 +72,21 @@ class JobFiles(Record, frozen=True, kw_only=True):
             ) from error
 
     def remove_transient(self) -> None:
-        """Remove what isn't kept, whatever modes a payload gave it."""
-        for directory in (self.work, self.private, self.scratch):
-            shutil.rmtree(directory, onerror=_open_and_retry)
-        self.owner.unlink(missing_ok=True)
+        """Remove all but the outputs and the log, whatever it is called: the keys first.
+
+        Raises `OperatorError` for what can't be removed, when all else is.
+        """
+        kept = {self.output.name, self.log.parent.name, self.owner.name}
+        others = [path for path in self.root.glob("*") if path.name not in kept]
+        troubles = []
+        for path in sorted(others, key=lambda path: path != self.private):
+            try:
+                remove_tree(path)
+            except OperatorError as error:
+                troubles.append(str(error))
+        if troubles:
+            raise OperatorError("; ".join(troubles))
+        remove_tree(self.owner)
 
     def remove_earlier_attempts(self) -> None:
         """Remove what attempts left whose agent died."""
@@ -135,17 +145,3 @@ def batch_trace(environment: Mapping[str, str]) -> tuple[str, ...]:
     """Return a trace of the batch system's ids, where the pilot runs under one."""
     found = [f"{name}={environment[name]}" for name in BATCH_VARIABLES if name in environment]
     return (f"batch system: {' '.join(found)}",) if found else ()
-
-
-def _open_and_retry(function: Callable[..., object], path: str, _: object) -> None:
-    """Give ourselves the rights that a payload took away, and try once more."""
-    try:
-        parent = os.path.dirname(path)
-        os.chmod(parent, stat.S_IRWXU)
-        if os.path.isdir(path) and not os.path.islink(path):
-            os.chmod(path, stat.S_IRWXU)
-            shutil.rmtree(path, ignore_errors=True)
-        else:
-            function(path)
-    except OSError:
-        return

@@ -33,10 +33,11 @@ from pilot.container import (
 from pilot.container_check import classify_stderr
 from pilot.container_choice import Choice, ContainerChoice, ContainerPolicy
 from pilot.job_files import PATH_INSIDE, JobFiles, batch_trace, payload_environment
+from pilot.plain_files import is_plain_directory, read_plain
 from pilot.procfs import MARK_VARIABLE
 from pilot.recovery import write_owner
 from pilot.staging import LocalStager
-from transport.errors import OperatorError
+from transport.errors import OperatorError, UserError
 from transport.link import Link
 from transport.messages import InputFile, JobDescription, Record, SavedFile
 from transport.session import LinkOptions, Role
@@ -82,14 +83,18 @@ class NodeLauncher:
         self._host = dict(host)
         self._make_tools = make_tools
         self._tools: ContainerTools | None = None
+        self._marks: dict[tuple[int, int], str] = {}
         self._tools_lock = asyncio.Lock()
 
     async def launch(self, order: LaunchOrder) -> LaunchedWrapper:
         """Start a wrapper for ``order``; see `actors.ports.WrapperLauncher`."""
         files = self._files(order)
+        await asyncio.to_thread(self._check_sources, order.description)
         await asyncio.to_thread(self._make_room, files)
         image = order.description.container_image or self._options.image
         mark = secrets.token_hex(16)
+        self._marks[order.job_id, order.attempt] = mark
+        OWN_CHILDREN.add_mark(mark)
         if not image and self._options.policy is not ContainerPolicy.REQUIRE:
             plan = self._bare(order, files, mark, ("bare: no container image is asked for",))
         else:
@@ -109,13 +114,28 @@ class NodeLauncher:
     async def rescue(self, order: LaunchOrder) -> tuple[SavedFile, ...]:
         """Save what a wrapper left that died before it could; as for a failed job."""
         files = self._files(order)
+        if not (is_plain_directory(files.work) and is_plain_directory(files.output)):
+            raise OperatorError(f"{files.root} was tampered with; nothing is saved from it")
         specs = outputs_to_save(order.description, job_id=order.job_id, has_failed=True)
         saved = await LocalStager().stage_out(specs, str(files.work), str(files.output))
         return saved.files
 
     async def clean(self, order: LaunchOrder) -> None:
         """Remove what the attempt left on the node's disk, but for its outputs and its log."""
+        OWN_CHILDREN.discard_mark(self._marks.pop((order.job_id, order.attempt), ""))
         await asyncio.to_thread(self._files(order).remove_transient)
+
+    def _check_sources(self, description: JobDescription) -> None:
+        """Refuse to show a job the pilot's own state: keys, queue and other jobs' directories."""
+        state = os.path.realpath(self._options.state)
+        for file in (*description.inputs, *description.input_data):
+            if is_own_state(os.path.realpath(file.source), state):
+                raise UserError(f"input {file.name}: {file.source} is the pilot's own")
+        image = description.container_image
+        if image.startswith("/"):
+            place = os.path.realpath(image).rstrip("/") + "/"
+            if f"{state}/".startswith(place) or place.startswith(f"{state}/"):
+                raise UserError(f"the container image {image} holds the pilot's own state")
 
     def _files(self, order: LaunchOrder) -> JobFiles:
         return JobFiles.of(self._options.state, order.job_id, order.attempt)
@@ -136,7 +156,6 @@ class NodeLauncher:
             environment={**kept, "LANG": "C.UTF-8", MARK_VARIABLE: mark},
             container=None,
             traces=(*batch_trace(self._host), *reasons),
-            root_inside=str(files.root),
             paths=WrapperPaths(
                 work_directory=work,
                 output_directory=str(files.output),
@@ -202,7 +221,12 @@ class NodeLauncher:
             runtime=choice.runtime,
             image=image,
             binds=(
-                Bind(source=str(files.root), destination=WORK_INSIDE),
+                # One mount each: a mount point can't be moved or replaced from inside, and what
+                # else the agent keeps beside them is not seen there.
+                *(
+                    Bind(source=str(directory), destination=f"{WORK_INSIDE}/{directory.name}")
+                    for directory in (files.work, files.output, files.private)
+                ),
                 Bind(source=str(tools.bundle_root), destination=BUNDLE_INSIDE, read_only=True),
                 *input_binds,
             ),
@@ -220,7 +244,6 @@ class NodeLauncher:
             environment=launch_environment(launch, self._host),
             container=choice.runtime.kind.value,
             traces=(*batch_trace(self._host), *choice.reasons, f"{used}, image {image}"),
-            root_inside=WORK_INSIDE,
             paths=WrapperPaths(
                 work_directory=work,
                 output_directory=f"{WORK_INSIDE}/output",
@@ -238,8 +261,6 @@ class LaunchPlan(Record, frozen=True, kw_only=True):
     environment: dict[str, str]
     container: str | None
     traces: tuple[str, ...]
-    root_inside: str
-    """Where the attempt's directory is, as the wrapper sees it."""
     paths: WrapperPaths
 
 
@@ -255,13 +276,13 @@ class ChildWrapper:
         mark: str,
     ) -> None:
         self._child = child
-        self._root_inside = plan.root_inside
         self._files = files
         self.link = link
         self.launcher_pid = child.pid
         self.container = plan.container
         self.traces = plan.traces
-        self.work_directory = str(files.work)
+        # All that the job can write: a container's /tmp and the outputs count, too.
+        self.work_directory = str(files.root)
         self.paths = plan.paths
         self.mark = mark
 
@@ -277,9 +298,11 @@ class ChildWrapper:
         return WrapperExit(exit_code=code, diagnosis=diagnosis)
 
     def host_path(self, location: str) -> str:
-        """Return where a file that the wrapper saved is on the host."""
-        inside = location.removeprefix(self._root_inside)
-        return location if inside == location else str(self._files.root) + inside
+        """Return where a saved file is on the host: in the attempt's output directory.
+
+        Only the name counts: where that directory is, the wrapper isn't asked.
+        """
+        return str(self._files.output / os.path.basename(location))
 
     def signal(self, number: int) -> None:
         """Signal the launched process; its session is its own, so KILL takes all of that."""
@@ -293,9 +316,7 @@ class ChildWrapper:
 
     def _diagnose(self) -> str:
         try:
-            with self._files.log.open("rb") as log:
-                log.seek(max(0, log.seek(0, os.SEEK_END) - DIAGNOSIS_BYTES_MAX))
-                said = classify_stderr(log.read())
+            said = classify_stderr(read_plain(self._files.log, bytes_max=DIAGNOSIS_BYTES_MAX))
         except OSError:
             return ""
         return f"it said: {said}" if said else ""
@@ -309,6 +330,14 @@ def bare_command(executable: str) -> tuple[str, ...]:
     """
     boot = Path(__file__).with_name("wrapper_boot.py")
     return (executable, "-I", "-S", str(boot), "run", *_module_directories())
+
+
+def is_own_state(path: str, state: str) -> bool:
+    """Tell whether a path is the pilot's own: below its state, but for jobs' saved outputs."""
+    if path != state and not path.startswith(f"{state}/"):
+        return False
+    parts = Path(path).relative_to(state).parts
+    return not (len(parts) > 4 and parts[0] == "jobs" and parts[3] == "output")
 
 
 def mapped_inputs(description: JobDescription) -> tuple[tuple[InputFile, ...], tuple[Bind, ...]]:

@@ -20,9 +20,12 @@ from pathlib import Path
 from actors.ports import HostProcess
 from pilot import procfs
 from pilot.children import OWN_CHILDREN
-from pilot.procfs import AGENT_VARIABLE, MARK_VARIABLE, ProcessStat
+from pilot.procfs import AGENT_VARIABLE, ProcessStat
+from transport.errors import OperatorError
 from transport.messages import ProcessIdentity, Usage
 
+EMPTY_LOOKS = 3
+"""So often in a row nothing is to be found: what forks and ends in turns hides from one look."""
 ORPHAN_AGE_S = 0.5
 """A younger child of ours may be between fork and exec, and look like nobody's."""
 
@@ -42,7 +45,7 @@ class LocalProcessTable:
         """Find the host-side PID of a process that announced itself; None if it isn't there."""
         if process.boot_id != self._boot_id or process.start_ticks == 0:
             return None
-        return await asyncio.to_thread(find_process, process)
+        return await asyncio.to_thread(find_process, process, launcher_pid)
 
     async def sample(self, roots: Sequence[HostProcess], *, precise: bool) -> Usage | None:
         """Measure the trees under ``roots``; None when no root is there any more."""
@@ -61,15 +64,24 @@ class LocalProcessTable:
         killed: set[tuple[int, int]] = set()
         loop = asyncio.get_running_loop()
         deadline = loop.time() + deadline_s
-        while True:
-            left = await asyncio.to_thread(self._survivors, mark)
-            for stat in left:
-                procfs.signal_exactly(stat.pid, stat.start_ticks, 9)
-                killed.add((stat.pid, stat.start_ticks))
-            if not left or loop.time() >= deadline:
-                return len(killed)
-            await asyncio.sleep(0.02)
+        empty_looks = 0
+        while empty_looks < EMPTY_LOOKS:
+            left = await asyncio.to_thread(self._kill_survivors, mark)
+            killed.update((stat.pid, stat.start_ticks) for stat in left)
+            empty_looks = 0 if left else empty_looks + 1
+            if left and loop.time() >= deadline:
+                raise OperatorError(
+                    f"{len(left)} processes of the job can't be killed: "
+                    f"PID {', '.join(str(stat.pid) for stat in left[:5])}"
+                )
             self._reap(left)
+        return len(killed)
+
+    def _kill_survivors(self, mark: str) -> list[ProcessStat]:
+        left = self._survivors(mark)
+        for stat in left:
+            procfs.signal_exactly(stat.pid, stat.start_ticks, 9)
+        return left
 
     def _survivors(self, mark: str) -> list[ProcessStat]:
         processes = list(procfs.all_processes())
@@ -83,15 +95,15 @@ class LocalProcessTable:
         return [stat for stat in found if stat.state != "Z"]
 
     def _is_left_over(self, stat: ProcessStat, mark: str, me: int) -> bool:
-        environment = procfs.environment_of(stat.pid)
-        if f"{MARK_VARIABLE}={mark}".encode() in environment:
+        found = procfs.mark_of(stat.pid)
+        if mark and found == mark.encode():
             return True
         if not self._agent_mark or stat.parent != me or stat.pid in OWN_CHILDREN:
             return False
-        is_another = f"{MARK_VARIABLE}=".encode() in environment
+        environment = procfs.environment_of(stat.pid)
         is_own = f"{AGENT_VARIABLE}={self._agent_mark}".encode() in environment
         age_s = procfs.uptime_s() - stat.start_ticks / procfs.CLOCK_TICKS_PER_S
-        return not is_another and not is_own and age_s >= ORPHAN_AGE_S
+        return not OWN_CHILDREN.has_mark(found) and not is_own and age_s >= ORPHAN_AGE_S
 
     def _reap(self, killed: Iterable[ProcessStat]) -> None:
         """Collect those that had come to us; another's children are not ours to collect."""
@@ -102,9 +114,13 @@ class LocalProcessTable:
                 continue
 
 
-def find_process(process: ProcessIdentity) -> HostProcess | None:
-    """Look for the process that is what ``process`` announced."""
-    for stat in procfs.all_processes():
+def find_process(process: ProcessIdentity, launcher_pid: int) -> HostProcess | None:
+    """Look, among what the launched process started, for what ``process`` announced.
+
+    Whatever else it may resemble: a wrapper can't make the agent follow, or signal, a process
+    that isn't the job's.
+    """
+    for stat in procfs.descendants([launcher_pid], procfs.all_processes()):
         if stat.start_ticks == process.start_ticks and _is_the_same(stat.pid, process):
             return HostProcess(pid=stat.pid, start_ticks=stat.start_ticks)
     return None

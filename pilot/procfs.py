@@ -122,6 +122,19 @@ def environment_of(pid: int) -> bytes:
     return _read(f"/proc/{pid}/environ") or b""
 
 
+def mark_of(pid: int) -> bytes:
+    """Return the value of the attempt's marker that a process was started with, or nothing.
+
+    A container runtime carries it under a prefix (APPTAINERENV_PILOT_MARK).
+    """
+    name = MARK_VARIABLE.encode()
+    for entry in environment_of(pid).split(b"\0"):
+        key, _, value = entry.partition(b"=")
+        if key.endswith(name):
+            return value
+    return b""
+
+
 def boot_id() -> str:
     """Return what tells one boot of the machine from another."""
     return (_read("/proc/sys/kernel/random/boot_id") or b"").decode().strip()

@@ -18,6 +18,8 @@ import msgspec
 from actors.ports import ProcessTable
 from pilot import procfs
 from pilot.job_files import JobFiles
+from pilot.plain_files import read_plain
+from transport.errors import OperatorError
 from transport.messages import Record
 
 SWEEP_S = 10.0
@@ -62,17 +64,20 @@ async def clean_up_after_the_dead(state: Path, table: ProcessTable) -> list[str]
     for path, owner in await asyncio.to_thread(_owned, state):
         if owner.is_alive():
             continue
-        killed = await table.sweep(owner.mark, 0, deadline_s=SWEEP_S)
-        files = JobFiles(root=path.parent)
-        await asyncio.to_thread(files.remove_transient)
         attempt = "/".join(path.parent.parts[-2:])
-        lines.append(f"cleaned up after a dead agent: attempt {attempt}, {killed} processes killed")
+        try:
+            killed = await table.sweep(owner.mark, 0, deadline_s=SWEEP_S)
+            await asyncio.to_thread(JobFiles(root=path.parent).remove_transient)
+            lines.append(f"cleaned up after a dead agent: attempt {attempt}, {killed} killed")
+        except OperatorError as error:
+            lines.append(f"attempt {attempt} of a dead agent can't be cleaned up: {error}")
     return lines
 
 
 def _owned(state: Path) -> list[tuple[Path, Owner]]:
     found = []
     for path in state.glob("jobs/*/*/owner.json"):
-        with contextlib.suppress(OSError, msgspec.MsgspecError):
-            found.append((path, msgspec.json.decode(path.read_bytes(), type=Owner)))
+        with contextlib.suppress(OSError, msgspec.MsgspecError, UnicodeDecodeError):
+            text = read_plain(path, bytes_max=4096)
+            found.append((path, msgspec.json.decode(text, type=Owner)))
     return found

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import stat
 import subprocess
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -20,7 +21,8 @@ from pilot import children, procfs
 from transport.errors import UserError
 from transport.messages import ConfinementReported, ProcessIdentity
 
-SWEEPS_MAX = 50
+SWEEPS_MAX = 500
+EMPTY_LOOKS = 3
 MOUNTS_MAX = 200
 _NAMESPACES = ("cgroup", "ipc", "mnt", "net", "pid", "user", "uts")
 
@@ -82,13 +84,17 @@ class LocalRunner:
     async def sweep(self) -> int:
         """Kill what the commands left behind, and what that starts meanwhile."""
         killed: set[tuple[int, int]] = set()
+        empty_looks = 0
         for _ in range(SWEEPS_MAX):
             left = signal_descendants(9)
-            if not left:
-                break
             killed.update(left)
-            await asyncio.sleep(0.01)
-            reap_orphans()
+            # What forks and ends in turns may hide from one look; not from several in a row.
+            empty_looks = 0 if left else empty_looks + 1
+            if empty_looks >= EMPTY_LOOKS:
+                break
+            if left:
+                await asyncio.sleep(0)
+                reap_orphans()
         return len(killed)
 
 
@@ -124,10 +130,10 @@ def signal_descendants(number: int) -> list[tuple[int, int]]:
     """Signal every living descendant of this process; return those that were there."""
     me = os.getpid()
     tree = procfs.descendants([me], procfs.all_processes())
-    living = [stat for stat in tree if stat.pid != me and stat.state != "Z"]
-    for stat in living:
-        procfs.signal_exactly(stat.pid, stat.start_ticks, number)
-    return [(stat.pid, stat.start_ticks) for stat in living]
+    living = [process for process in tree if process.pid != me and process.state != "Z"]
+    for process in living:
+        procfs.signal_exactly(process.pid, process.start_ticks, number)
+    return [(process.pid, process.start_ticks) for process in living]
 
 
 def reap_orphans() -> None:
@@ -136,10 +142,10 @@ def reap_orphans() -> None:
     Popen's own children are left to it: it knows how to find out that one was collected.
     """
     me = os.getpid()
-    for stat in list(procfs.all_processes()):
-        if stat.parent == me and stat.state == "Z":
+    for process in list(procfs.all_processes()):
+        if process.parent == me and process.state == "Z":
             try:
-                os.waitpid(stat.pid, os.WNOHANG)
+                os.waitpid(process.pid, os.WNOHANG)
             except ChildProcessError:
                 continue
 
@@ -171,8 +177,11 @@ class _Log:
     """A log file open for appending; never through a link that was planted there."""
 
     def __init__(self, path: str) -> None:
-        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
-        self._descriptor = os.open(path, flags, 0o644)
+        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK
+        self._descriptor = os.open(path, flags | os.O_CLOEXEC, 0o644)
+        if not stat.S_ISREG(os.fstat(self._descriptor).st_mode):
+            os.close(self._descriptor)
+            raise OSError(22, "its log is no regular file", path)
 
     def __enter__(self) -> int:
         return self._descriptor

@@ -48,7 +48,16 @@ class Codec:
         self._tags = frozenset(
             kind.__struct_config__.tag for kind in getattr(incoming, "__args__", (incoming,))
         )
-        self.encode = self._encoder.encode
+
+    def encode(self, message: Message) -> bytes:
+        """Encode a message; text with foreign bytes (a file name, say) travels escaped.
+
+        Raises `TypeError` or `OverflowError` for what has no wire form at all.
+        """
+        try:
+            return self._encoder.encode(message)
+        except UnicodeEncodeError:
+            return self._encoder.encode(_escaped(msgspec.to_builtins(message, enc_hook=_reveal)))
 
     def decode(self, body: bytes | msgspec.Raw) -> Message:
         """Decode a body; raises `Undecodable` and nothing else."""
@@ -68,6 +77,19 @@ class Codec:
         if tag in self._tags:
             return Undecodable(tag, f"{tag}: {error}", is_unknown=False)
         return Undecodable(tag, f"no message is called {tag!r}", is_unknown=True)
+
+
+def _escaped(value: object) -> object:
+    """Return the same with every lone surrogate in a text written as a backslash escape."""
+    match value:
+        case str():
+            return value.encode("utf-8", "backslashreplace").decode()
+        case dict():
+            return {_escaped(key): _escaped(item) for key, item in value.items()}
+        case list() | tuple():
+            return [_escaped(item) for item in value]
+        case _:
+            return value
 
 
 def digest(body: bytes | msgspec.Raw) -> int:

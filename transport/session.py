@@ -140,8 +140,7 @@ class MessageTooLarge(InternalError):
 class MessageUnencodable(InternalError):
     """Raised when a message to send holds what has no wire form; the session goes on.
 
-    Text that isn't Unicode, say: a file name with foreign bytes has to be made printable
-    where it is read.
+    An integer beyond 64 bits, say, or an object that is no word of the vocabulary.
     """
 
 
@@ -248,7 +247,7 @@ class Session:
             return False
         try:
             body = self._codec.encode(message)
-        except (UnicodeEncodeError, OverflowError, TypeError) as error:
+        except (OverflowError, TypeError) as error:
             raise MessageUnencodable(
                 f"{type(message).__name__} has no wire form: {error}"
             ) from error

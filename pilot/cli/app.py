@@ -19,6 +19,7 @@ from pilot.cli.submitting import parse_files, submit_all
 from pilot.clock import SystemClock
 from pilot.container_choice import ContainerPolicy
 from pilot.node import queue_policy
+from pilot.printable import printable
 from pilot.queue import KillAnswer, QueueStore
 from pilot.settings import Effective, Settings, load_settings
 from transport.errors import UserError
@@ -199,8 +200,8 @@ def show_settings(
 
 
 def print_line(text: str) -> None:
-    """Print a line of the command's result."""
-    sys.stdout.write(f"{text}\n")
+    """Print a line of the command's result; what came from a job can't move the cursor."""
+    sys.stdout.write(f"{printable(text)}\n")
 
 
 def _settings(file: str, **flags: object) -> Effective:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import zipfile
 from pathlib import Path
 
 from pilot.job_files import JobFiles
+from pilot.plain_files import read_plain
 from pilot.queue import JobDetail
 from transport.errors import UserError
 
@@ -39,15 +39,9 @@ def _find(state: Path, job: JobDetail, name: str) -> bytes | None:
 def _tail(path: Path) -> bytes | None:
     """Read a plain file's end; a link or a pipe that a payload left there is not followed."""
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+        return read_plain(path, bytes_max=BYTES_MAX)
     except OSError:
         return None
-    with os.fdopen(descriptor, "rb") as file:
-        try:
-            file.seek(max(0, file.seek(0, os.SEEK_END) - BYTES_MAX))
-            return file.read(BYTES_MAX)
-        except OSError:
-            return None
 
 
 def _saved(job: JobDetail, name: str) -> bytes | None:
@@ -57,6 +51,6 @@ def _saved(job: JobDetail, name: str) -> bytes | None:
         try:
             with zipfile.ZipFile(output.location) as archive, archive.open(name) as member:
                 return member.read(BYTES_MAX)
-        except (OSError, KeyError, zipfile.BadZipFile):
+        except (OSError, KeyError, ValueError, RuntimeError, zipfile.BadZipFile):
             continue
     return None

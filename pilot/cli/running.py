@@ -20,6 +20,7 @@ from pilot.cli.submitting import ParsedJdl, submit_all
 from pilot.clock import SystemClock
 from pilot.jdl import unknown_keys_note
 from pilot.node import Node, agent_options, queue_policy, real_ports
+from pilot.printable import printable
 from pilot.queue import JobRow, QueueStore, SqliteTaskQueue
 from pilot.recovery import clean_up_after_the_dead
 from pilot.settings import Settings
@@ -188,5 +189,5 @@ def _listen_to_signals(node: Node, note: Callable[[str], object]) -> None:
 
 
 def _say(text: str) -> None:
-    sys.stdout.write(f"{text}\n")
+    sys.stdout.write(f"{printable(text)}\n")
     sys.stdout.flush()

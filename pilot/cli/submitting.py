@@ -6,9 +6,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from pilot.jdl import parse_jdl
+from pilot.plain_files import read_plain
 from pilot.queue import QueueStore
 from transport.errors import UserError
 from transport.messages import JobDescription, Record
+
+JDL_BYTES_MAX = 2 * 1024 * 1024
+"""More than the parser takes, so that it is the one to complain."""
 
 
 class ParsedJdl(Record, frozen=True, kw_only=True):
@@ -39,7 +43,7 @@ def submit_all(store: QueueStore, parsed: Sequence[ParsedJdl], now: float) -> li
 
 def _parse(file: Path, catalogue: Mapping[str, str]) -> ParsedJdl:
     try:
-        text = file.read_text()
+        text = read_plain(file.resolve(), bytes_max=JDL_BYTES_MAX).decode()
     except OSError as error:
         raise UserError(f"The JDL {file} can't be read: {error.strerror}.") from error
     except UnicodeDecodeError as error:

@@ -10,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from actors.lifecycle import FINAL
+from pilot.printable import printable
 from pilot.queue import JobDetail, JobRow
 from transport.messages import JobStatus
 
@@ -93,8 +94,8 @@ def detail_json(job: JobDetail) -> dict[str, object]:
 
 
 def as_json(value: object) -> str:
-    """Return one line of JSON."""
-    return json.dumps(value, ensure_ascii=False)
+    """Return one line of JSON, in ASCII: no terminal, log or locale can break it."""
+    return json.dumps(value)
 
 
 def job_table(rows: Iterable[JobRow]) -> Table:
@@ -110,23 +111,23 @@ def job_table(rows: Iterable[JobRow]) -> Table:
     for row in rows:
         table.add_row(
             str(row.id),
-            Text(_one_line(row.name)),
+            Text(printable(row.name)),
             status_text(row.status),
             str(row.attempt),
             "" if row.exit_code is None else str(row.exit_code),
             "" if not row.attempt else row.container or "bare",
-            Text(_one_line(row.reason), no_wrap=True, overflow="ellipsis"),
+            Text(printable(row.reason), no_wrap=True, overflow="ellipsis"),
         )
     return table
 
 
 def plain_line(row: JobRow) -> str:
     """Return a job as one line of text, for where no terminal is."""
-    parts = [f"job {row.id}", _one_line(row.name), row.status.value]
+    parts = [f"job {row.id}", printable(row.name), row.status.value]
     if row.exit_code is not None:
         parts.append(f"exit {row.exit_code}")
     line = "  ".join(parts)
-    return f"{line}  ({_one_line(row.reason)})" if row.reason else line
+    return f"{line}  ({printable(row.reason)})" if row.reason else line
 
 
 def status_text(status: JobStatus) -> Text:
@@ -150,10 +151,10 @@ def told(job: JobDetail) -> list[str]:
         f"  exit code  {'-' if job.exit_code is None else job.exit_code}",
     ]
     if job.reason:
-        head.append(f"  reason     {_one_line(job.reason)}")
+        head.append(f"  reason     {printable(job.reason)}")
     if job.kill is not None:
         head.append(
-            f"  killed by  {job.kill.by} at {clock(job.kill.at)}: {_one_line(job.kill.why)}"
+            f"  killed by  {job.kill.by} at {clock(job.kill.at)}: {printable(job.kill.why)}"
         )
     return [
         *head,
@@ -164,7 +165,7 @@ def told(job: JobDetail) -> list[str]:
             "outputs",
             [f"{f.name}  {f.bytes:,} B  adler32 {f.adler32}  {f.location}" for f in job.outputs],
         ),
-        *_part("traces", [f"{clock(line.at)}  {_one_line(line.text)}" for line in job.traces]),
+        *_part("traces", [f"{clock(line.at)}  {printable(line.text)}" for line in job.traces]),
     ]
 
 
@@ -174,7 +175,7 @@ def _part(title: str, lines: Sequence[str]) -> list[str]:
 
 def _history_line(job: JobDetail, number: int) -> str:
     line = job.history[number]
-    reason = f"  ({_one_line(line.reason)})" if line.reason else ""
+    reason = f"  ({printable(line.reason)})" if line.reason else ""
     return f"{clock(line.at)}  {line.attempt}  {line.status}{reason}"
 
 
@@ -199,8 +200,3 @@ def clock(at: float) -> str:
     """Return a time for a person: local, with milliseconds."""
     whole = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(at))
     return f"{whole}.{int(at % 1 * 10**_HOST_MICROSECONDS):03d}"
-
-
-def _one_line(text: str) -> str:
-    """Return text that came from a job without what would move a terminal's cursor."""
-    return "".join(char if char.isprintable() else " " for char in text)

@@ -3,6 +3,10 @@
 Deflating takes some 30 MB/s of a core, storing 600: 10 GB of data that is compressed already
 would overrun the time for saving, and be no smaller for it. So pieces from all over a file are
 deflated first; where they hardly shrink, the member is stored.
+
+Archives are read with ROOT (TZIPFile), which has two wishes of its own. It rejects members with
+a data descriptor, which zipfile writes wherever it can't go back to a member's header: so
+archives are written to a file that seeks. And it reads a ROOT file in place, so it must be stored.
 """
 
 from __future__ import annotations
@@ -33,8 +37,8 @@ def open_member(archive: ZipFile, path: str, source: BinaryIO, status: os.stat_r
     from zipfile import ZIP_DEFLATED, ZIP_STORED
 
     info = _zip_info(path, status)
-    does_shrink = _does_shrink(source.fileno(), status.st_size)
-    info.compress_type = ZIP_DEFLATED if does_shrink else ZIP_STORED
+    is_deflated = not path.endswith(".root") and _does_shrink(source.fileno(), status.st_size)
+    info.compress_type = ZIP_DEFLATED if is_deflated else ZIP_STORED
     return archive.open(info, "w")
 
 

@@ -119,9 +119,11 @@ class StageOut:
         if name in self._files:
             raise UserError(f"Archive {name!r} is asked for twice; the first one is kept.")
         with self._new_output(name) as sink:
-            with ZipFile(sink, "w", allowZip64=True) as archive:
+            with ZipFile(sink.file, "w", allowZip64=True) as archive:
                 members = [path for path in paths if self._add(archive, path)]
             sink.is_wanted = bool(members)
+            if sink.is_wanted:
+                sink.sum_anew(self._stop)
         self._saved.update(members)
         if not members:
             self._notes.append(f"Archive {name!r} would be empty and is left out.")

@@ -6,7 +6,8 @@ What must stay true, of all staging:
   at a time, never through a symbolic link; a link is resolved first, and used only when it
   ends within the work directory. What isn't a regular file is never waited for.
 * What a payload can make the wrapper do is bounded: files, bytes and notes.
-* A file takes its final name only when it is whole. Checksums are of the bytes as written.
+* A file takes its final name only when it is whole. Checksums are of the bytes as written; an
+  archive's, which isn't written in order, are of the file as read again before it is named.
 * What can't be *read* costs that one file, and a note to the job's owner; what can't be
   *written* ends the staging, as the operator's error.
 """
@@ -31,7 +32,7 @@ _PART = ".staging.part"
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 READ = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
-_CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+_CREATE = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 class Unreadable(Exception):
@@ -43,38 +44,49 @@ class Stopped(Exception):
 
 
 class Sink:
-    """Where a new file's bytes go, counted and summed on the way; enough of one for ZipFile."""
+    """Where a new file's bytes go, counted and summed on the way.
+
+    Who can't write them in order writes to ``file`` itself, and then calls `sum_anew`.
+    """
 
     def __init__(self, file: BinaryIO) -> None:
-        self._file = file
-        self._sha256 = hashlib.sha256()
-        self._adler32 = zlib.adler32(b"")
-        self.bytes = 0
+        self.file = file
         self.is_wanted = True
+        self._start()
 
     def write(self, data: bytes) -> int:
         """Write all of it."""
-        self._file.write(data)
+        self.file.write(data)
+        self._count(data)
+        return len(data)
+
+    def sum_anew(self, stop: threading.Event) -> None:
+        """Count and sum the whole file, by reading it; raises `Stopped` between two chunks."""
+        self._start()
+        self.file.seek(0)
+        check_wanted(stop)
+        while chunk := self.file.read(_CHUNK_BYTES):
+            self._count(chunk)
+            check_wanted(stop)
+
+    def _start(self) -> None:
+        self._sha256 = hashlib.sha256()
+        self._adler32 = zlib.adler32(b"")
+        self.bytes = 0
+
+    def _count(self, data: bytes) -> None:
         self._sha256.update(data)
         self._adler32 = zlib.adler32(data, self._adler32)
         self.bytes += len(data)
-        return len(data)
-
-    def flush(self) -> None:
-        """Hand what was written to the system."""
-        self._file.flush()
-
-    def close(self) -> None:
-        """Leave closing to `new_file`."""
 
     @property
     def sha256(self) -> str:
-        """In hexadecimal, of what was written so far."""
+        """In hexadecimal, of what was counted so far."""
         return self._sha256.hexdigest()
 
     @property
     def adler32(self) -> str:
-        """In hexadecimal, of what was written so far."""
+        """In hexadecimal, of what was counted so far."""
         return f"{self._adler32:08x}"
 
 
@@ -169,7 +181,7 @@ def new_file(
     try:
         with suppress(FileNotFoundError):
             os.unlink(_PART, dir_fd=directory)
-        with os.fdopen(os.open(_PART, _CREATE, mode, dir_fd=directory), "wb") as file:
+        with os.fdopen(os.open(_PART, _CREATE, mode, dir_fd=directory), "w+b") as file:
             try:
                 sink = Sink(file)
                 yield sink

@@ -363,16 +363,11 @@ async def test_a_parent_that_is_restarted_makes_its_children_anew() -> None:
         ]
 
 
-async def test_a_restart_forgets_works_timers_and_their_results() -> None:
+async def test_a_restart_forgets_works_and_their_results() -> None:
     """The same names run again; what the former life waited for isn't told to the next."""
     seen: list[str] = []
-
-    def first(_: Probe) -> Effects:
-        yield Run("slow", forever)
-        yield Schedule("key", 0.002, Note(text=f"timer {seen.count('started')}"))
-
     async with running() as system:
-        make = partial(Probe, seen, first=first)
+        make = partial(Probe, seen, first=lambda _: [Run("slow", forever)])
         parent = spawn_parent(system, [], make, restart=Restart.TRANSIENT)
         child = parent.child("a")
 
@@ -382,9 +377,26 @@ async def test_a_restart_forgets_works_timers_and_their_results() -> None:
             return Note(text="result of a former life")
 
         child.tell(do(Run("quick", quick)))
-        await until(lambda: "timer 2" in seen)
+        await until(lambda: seen.count("started") == 2)
+        child.tell(Note(text="next"))
+        await until(lambda: "next" in seen)
 
-        assert seen == ["started", "stopping", "started", "timer 2"]
+        assert seen == ["started", "stopping", "started", "next"]
+
+
+async def test_a_restart_forgets_timers() -> None:
+    """Those that would still fire, and what one told the former life in its last moment."""
+    seen: list[str] = []
+    async with running() as system:
+        parent = spawn_parent(system, [], lambda: Probe(seen), restart=Restart.TRANSIENT)
+        child = parent.child("a")
+        timers = [Schedule(f"in {s}", s, Note(text="of a former life")) for s in (0.0, 0.001)]
+        child.tell(do(*timers, Call(partial(child.tell, crash()))))
+        await until(lambda: seen.count("started") == 2)
+        child.tell(do(Schedule("in 0.002", 0.002, Note(text="next"))))
+        await until(lambda: "next" in seen)
+
+        assert seen == ["started", "stopping", "started", "next"]
 
 
 async def test_a_restart_whose_first_effects_fail_counts_as_the_next_crash() -> None:

@@ -245,12 +245,23 @@ async def test_a_lost_link_ends_the_wrapper(bench: Bench) -> None:
     async with bench.running():
         wrapper = await bench.working()
         await bench.reached(wrapper, S.STARTED, S.RUNNING)
-        wrapper.hang_up()
+        wrapper.near.close("enough of this")
         await wrapper.until_signalled(9)
 
     final = bench.queue.finals()[0]
     assert final.status is S.ERROR_E
-    assert "the link to the wrapper was lost" in final.reason
+    assert final.reason == "the link to the wrapper was lost: goodbye: enough of this"
+
+
+async def test_an_end_of_the_stream_is_told_by_how_the_wrapper_died(bench: Bench) -> None:
+    """The broken pipe is only how it looked from here."""
+    async with bench.running():
+        wrapper = await bench.working()
+        await bench.reached(wrapper, S.STARTED, S.RUNNING)
+        wrapper.hang_up()
+        await bench.queue.until_trace("the launched process was killed by signal 9")
+
+    assert bench.queue.finals()[0].reason == "the wrapper was killed by signal 9"
 
 
 async def test_the_end_of_a_launcher_around_a_living_wrapper_stops_the_job(bench: Bench) -> None:

@@ -398,7 +398,6 @@ def test_the_greatest_message_that_may_be_sent_may_be_received() -> None:
 @pytest.mark.parametrize(
     "message",
     [
-        pytest.param(fact("bad\udcff.root"), id="a file name that isn't Unicode"),
         pytest.param(fact().__class__(text="a", at=2**70), id="an integer beyond 64 bits"),
         pytest.param(command(object()), id="an object"),  # type: ignore[arg-type]  # on purpose
     ],
@@ -411,6 +410,16 @@ def test_a_message_without_a_wire_form_is_named(message: FutureMessage) -> None:
 
     assert wrapper.data_to_send() == b""
     assert wrapper.statistics().sent == 0
+
+
+def test_text_with_foreign_bytes_travels_escaped() -> None:
+    """A file name that isn't Unicode can't stop a message, wherever it stands."""
+    agent, wrapper = open_pair()
+    wrapper.send(fact("bad\udcff.root"), 0.0)
+    exchange(agent, wrapper)
+
+    (received,) = only(agent.events_received(), MessageReceived)
+    assert received.message.text == "bad\\udcff.root"  # type: ignore[attr-defined]  # a trace
 
 
 def test_a_closed_session_sends_nothing() -> None:

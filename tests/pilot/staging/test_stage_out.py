@@ -5,12 +5,14 @@ from __future__ import annotations
 import hashlib
 import io
 import os
+import threading
 import zlib
 from pathlib import Path
 from typing import BinaryIO
 
 import pytest
 
+from actors.outputs import OUTPUTS_MAX
 from pilot.staging import stage_out, trusted_files
 from tests.pilot.staging.files import archive, members, save, single, tree
 from transport.errors import OperatorError
@@ -168,18 +170,35 @@ async def test_an_output_directory_that_is_not_there_is_the_operators_error(
         await save(work, tmp_path / "none", single("data"))
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a full device")
+@pytest.mark.parametrize("spec", [archive("data", name="saved"), single("saved")])
 async def test_a_full_output_disk_leaves_nothing_half_written(
-    work: Path, out: Path, monkeypatch: pytest.MonkeyPatch
+    work: Path, out: Path, monkeypatch: pytest.MonkeyPatch, spec: OutputSpec
 ) -> None:
     """Even an archive whose end can't be written is the operator's error, not a crash."""
+    for name in ("data", "saved"):
+        (work / name).write_text("data")
+
+    with io.FileIO("/dev/full", "r+") as full:
+        sink = trusted_files.Sink(full)
+        monkeypatch.setattr(trusted_files, "Sink", lambda _file: sink)
+        with pytest.raises(OperatorError, match=r"'saved' to .*: No space left"):
+            await save(work, out, spec)
+    assert tree(out) == set()
+
+
+async def test_an_archive_that_cannot_be_read_again_is_the_operators_error(
+    work: Path, out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without its checksums it isn't given its name."""
     (work / "data").write_text("data")
 
-    def fill(_self: trusted_files.Sink, _data: bytes) -> int:
-        raise OSError(28, "No space left on device")
+    def fail(_self: trusted_files.Sink, _data: bytes) -> None:
+        raise OSError(5, "Input/output error")
 
-    monkeypatch.setattr(trusted_files.Sink, "write", fill)
+    monkeypatch.setattr(trusted_files.Sink, "_count", fail)
 
-    with pytest.raises(OperatorError, match=r"'all.zip' to .*: No space left"):
+    with pytest.raises(OperatorError, match=r"'all.zip' to .*: Input/output error"):
         await save(work, out, archive("data"))
     assert tree(out) == set()
 
@@ -227,3 +246,59 @@ async def test_the_bytes_that_a_job_saves_are_bounded(
         "save.",
         "Output 'e' is not saved: it has 1 bytes, and 0 are left of the 1000 that a job may save.",
     )
+
+
+async def test_the_files_saved_on_their_own_are_bounded(
+    work: Path, out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The others aren't even opened; what is in an archive doesn't count."""
+    monkeypatch.setattr(stage_out, "SINGLE_FILES_MAX", 3)
+    for name in ("a/1", "a/2", "b/1", "b/2", "b/3", "c"):
+        (work / name).parent.mkdir(exist_ok=True)
+        (work / name).write_text("")
+    saved = await save(work, out, archive("b/1", "c"), single("a/*"), single("*/*", "c"))
+
+    assert tree(out) == {"all.zip", "a/1", "a/2", "b/2"}
+    assert {file.name for file in saved.files} == tree(out)
+    assert saved.missing == ("*/*",)
+    assert saved.notes == (
+        "1 of 4 outputs are not saved: a job may save 3 that are in no archive. "
+        "Put them into an archive.",
+    )
+
+
+def test_as_many_files_are_saved_on_their_own_as_can_be_told_of() -> None:
+    """No more is worth the time for saving."""
+    assert stage_out.SINGLE_FILES_MAX == OUTPUTS_MAX
+
+
+async def test_every_output_directory_is_synced_once(
+    work: Path, out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After the files in it; so are those above it, which may be as new."""
+    for name in ("a", "b", "deep/sub/a", "deep/sub/b"):
+        (work / name).parent.mkdir(parents=True, exist_ok=True)
+        (work / name).write_text(name)
+    synced = []
+
+    def fsync(descriptor: int) -> None:
+        synced.append(Path(f"/proc/self/fd/{descriptor}").readlink())
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    await save(work, out, single("*", "deep/sub/*"))
+
+    assert len(synced) == 7
+    assert set(synced[4:]) == {out, out / "deep", out / "deep" / "sub"}
+
+
+def test_saving_empty_files_stops_when_nobody_waits(work: Path, out: Path) -> None:
+    """Though they have no chunks to stop between."""
+    stop = threading.Event()
+    for name in ("a", "b"):
+        (work / name).write_text("")
+    saving = stage_out.StageOut(str(work), str(out), stop)
+    stop.set()
+
+    with pytest.raises(trusted_files.Stopped):
+        saving.save([single("a", "b")])
+    assert tree(out) == set()

@@ -4,14 +4,37 @@ from __future__ import annotations
 
 import asyncio
 import os
+import secrets
 import socket
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from pilot.staging import trusted_files
-from tests.pilot.staging.files import archive, members, save, single, tree
-from transport.messages import OutputSpec
+from pilot.staging import LocalStager, trusted_files
+from tests.pilot.staging.files import archive, members, save, single, stage, tree
+from transport.errors import OperatorError
+from transport.messages import InputFile, OutputSpec
+
+NOBODY = 65534
+
+
+@pytest.fixture
+def ordinary_user(work: Path, out: Path) -> Iterator[None]:
+    """Run as one whom directory modes do bind."""
+    if os.getuid():
+        yield
+        return
+    for directory in (work, out):
+        os.chown(directory, NOBODY, -1)
+    for above in (work.parent, *work.parent.parents):
+        if above.owner() == "root" and not above.stat().st_mode & 0o001:
+            above.chmod(above.stat().st_mode | 0o011)
+    os.seteuid(NOBODY)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
 
 
 async def test_links_that_leave_the_work_directory_are_not_followed(
@@ -117,3 +140,122 @@ async def test_links_planted_in_the_output_directory_are_not_followed(
     assert (tmp_path / "secret").read_text() == "none of yours"
     assert [file.name for file in saved.files] == ["b"]
     assert saved.missing == ("sub/a",)
+
+
+@pytest.mark.parametrize("target", [".", "sub/..", "{work}"])
+async def test_a_link_to_the_work_directory_itself_costs_only_itself(
+    work: Path, out: Path, target: str
+) -> None:
+    """It is within the work directory, and no file."""
+    (work / "sub").mkdir()
+    (work / "stdout").symlink_to(target.format(work=work))
+    (work / "stderr").write_text("stderr")
+    saved = await save(work, out, archive("stdout", "stderr"), single("stdout"))
+
+    assert members(out / "all.zip") == {"stderr": b"stderr"}
+    assert len(saved.notes) == 2
+    assert all("'stdout' is not saved: it is a directory" in note for note in saved.notes)
+
+
+async def test_a_link_to_a_name_that_cannot_be_costs_only_itself(work: Path, out: Path) -> None:
+    """It is found, and can't be opened."""
+    (work / "a.txt").write_text("a")
+    (work / "b.txt").symlink_to("a" * 300)
+    (work / "c.txt").symlink_to("a/" * 2000)
+    saved = await save(work, out, single("*.txt"), archive("b.txt", "a.txt"))
+
+    assert members(out / "all.zip") == {"a.txt": b"a"}
+    assert saved.missing == ()
+    assert any("'b.txt' is not saved: File name too long" in note for note in saved.notes)
+    assert any("'c.txt' is not saved: " in note for note in saved.notes)
+
+
+@pytest.mark.usefixtures("ordinary_user")
+async def test_a_file_behind_a_closed_directory_costs_only_itself(work: Path, out: Path) -> None:
+    """Be it asked for by its own name or through a link."""
+    (work / "closed").mkdir()
+    (work / "closed" / "c.txt").write_text("c")
+    (work / "a.txt").write_text("a")
+    (work / "b.txt").symlink_to("closed/c.txt")
+    (work / "closed").chmod(0)
+    saved = await save(work, out, single("*.txt", "closed/c.txt"))
+    (work / "closed").chmod(0o700)
+
+    assert tree(out) == {"a.txt"}
+    assert saved.missing == ("closed/c.txt",)
+    assert saved.notes == ("Output 'b.txt' is not saved: Permission denied.",)
+
+
+async def test_no_output_has_the_name_of_a_temporary_file(work: Path, out: Path) -> None:
+    """What is called as temporary files once were is saved like any other, and stays saved."""
+    for name in (".staging.part", "a", "z"):
+        (work / name).write_text(name)
+    saved = await save(work, out, single(".staging.part", "a"), single("z"))
+
+    assert tree(out) == {".staging.part", "a", "z"}
+    assert (out / ".staging.part").read_text() == ".staging.part"
+    assert {file.name for file in saved.files} == tree(out)
+    assert saved.notes == ()
+
+
+async def test_a_link_in_the_place_of_a_temporary_file_is_neither_written_nor_removed(
+    work: Path, out: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Even one who guesses the name has only one output fail."""
+    monkeypatch.setattr(secrets, "token_hex", lambda _bytes: "guessed")
+    (work / "sub").mkdir()
+    (out / "sub").mkdir()
+    (out / "sub" / ".staging.guessed.part").symlink_to(tmp_path / "secret")
+    for name in ("sub/a", "b"):
+        (work / name).write_text("mine")
+    saved = await save(work, out, single("sub/a", "b"))
+
+    assert (tmp_path / "secret").read_text() == "none of yours"
+    assert (out / "sub" / ".staging.guessed.part").is_symlink()
+    assert [file.name for file in saved.files] == ["b"]
+    assert saved.missing == ("sub/a",)
+
+
+@pytest.mark.parametrize("slash", ["", "/"])
+@pytest.mark.parametrize("replaced", ["work", "out"])
+@pytest.mark.parametrize("spec", [archive("secret"), single("secret")])
+async def test_a_link_in_the_place_of_a_whole_directory_is_the_operators_to_look_at(
+    work: Path, out: Path, tmp_path: Path, replaced: str, spec: OutputSpec, slash: str
+) -> None:
+    """Nothing is read or written through it."""
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (work / "secret").write_text("mine")
+    (tmp_path / replaced).rename(tmp_path / "moved")
+    (tmp_path / replaced).symlink_to(tmp_path if replaced == "work" else elsewhere)
+
+    with pytest.raises(OperatorError, match=rf"/{replaced} is not a directory.*Look at"):
+        await LocalStager().stage_out([spec], f"{work}{slash}", f"{out}{slash}")
+    assert tree(elsewhere) == set()
+    assert replaced == "out" or tree(out) == set()
+
+
+async def test_nothing_is_staged_in_through_a_link(work: Path, tmp_path: Path) -> None:
+    """In the work directory's own place, too, a link is the operator's to look at."""
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    work.rmdir()
+    work.symlink_to(elsewhere)
+
+    with pytest.raises(OperatorError, match="/work is not a directory"):
+        await stage(work, InputFile(name="data", source=str(tmp_path / "secret")))
+    with pytest.raises(OperatorError, match="/work is not a directory"):
+        await LocalStager().prepare(str(work))
+    assert list(elsewhere.iterdir()) == []
+
+
+async def test_the_way_to_the_directories_may_have_links(tmp_path: Path) -> None:
+    """Only what stands in their own place must be theirs."""
+    for directory in ("disk/work", "disk/out"):
+        (tmp_path / directory).mkdir(parents=True)
+    (tmp_path / "disk" / "work" / "a").write_text("a")
+    (tmp_path / "way").symlink_to("disk")
+    saved = await save(tmp_path / "way" / "work", tmp_path / "way" / "out", single("a"))
+
+    assert tree(tmp_path / "disk" / "out") == {"a"}
+    assert saved.notes == ()
