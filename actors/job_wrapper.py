@@ -203,6 +203,9 @@ class JobWrapper(Actor):
         at = self._ports.clock.now()
         return Tell(self._link, JobStatusChanged(status=status, at=at, fields=fields))
 
+    def _log(self, level: str, text: str) -> Call:
+        return Call(partial(self._ports.log, level, text))
+
     def _trace(self, text: str) -> Tell:
         text = text[:REASON_LENGTH_MAX]
         return Tell(self._link, TraceWritten(text=text, at=self._ports.clock.now()))
@@ -217,6 +220,7 @@ class JobWrapper(Actor):
         self._environment = dict(order.environment)
         self._awaited = {"stage-in", *(kind.value for kind in order.credentials)}
         yield self._status(JobStatus.STARTED)
+        yield self._log("info", f"attempt {order.attempt} of job {order.job_id} begins")
         yield Run("stage-in", self._stage_in)
         for kind in order.credentials:
             yield Run(kind.value, partial(self._make_request, kind))
@@ -305,6 +309,7 @@ class JobWrapper(Actor):
         """Announce it, and wait for its end."""
         self._command = message.command
         yield self._announce(message.role, message.command)
+        yield self._log("info", f"the {message.role} runs, PID {message.command.identity.pid}")
         if message.role is ProcessRole.PAYLOAD:
             yield self._status(JobStatus.RUNNING)
         yield Run(message.role.value, partial(self._wait, message.role, message.command))
@@ -323,6 +328,7 @@ class JobWrapper(Actor):
         """Judge how it ended: on to the validation, or to saving."""
         self._command = None
         yield Unschedule("grace")
+        yield self._log("info", f"the {message.role} {told(message.end)}")
         if message.role is ProcessRole.PAYLOAD:
             self._end = message.end
             yield from self._payload_ended(message.end)

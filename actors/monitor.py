@@ -207,7 +207,9 @@ def folded(total: Usage, sample: Usage, *, is_precise: bool) -> Usage:
 
     Memory counts only from precise samples: RSS would count shared pages many times.
     """
-    memory = sample.memory_bytes if is_precise else total.memory_bytes
+    # A precise sample that could only read RSS says less than what PSS said before.
+    counts = is_precise and not (total.source == "pss" and sample.source != "pss")
+    memory = sample.memory_bytes if counts else total.memory_bytes
     return msgspec.structs.replace(
         total,
         cpu_s=max(total.cpu_s, sample.cpu_s),
@@ -217,5 +219,5 @@ def folded(total: Usage, sample: Usage, *, is_precise: bool) -> Usage:
         processes=sample.processes,
         threads=sample.threads,
         samples=total.samples + 1,
-        source=sample.source if is_precise else total.source,
+        source=sample.source if counts else total.source,
     )

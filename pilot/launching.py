@@ -300,9 +300,12 @@ class ChildWrapper:
     def host_path(self, location: str) -> str:
         """Return where a saved file is on the host: in the attempt's output directory.
 
-        Only the name counts: where that directory is, the wrapper isn't asked.
+        Where that directory is, the wrapper isn't asked; a place outside it is taken as a name.
         """
-        return str(self._files.output / os.path.basename(location))
+        inside = os.path.relpath(location, self.paths.output_directory)
+        if inside.split("/")[0] == "..":
+            inside = os.path.basename(location)
+        return str(self._files.output / inside)
 
     def signal(self, number: int) -> None:
         """Signal the launched process; its session is its own, so KILL takes all of that."""

@@ -9,23 +9,33 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import islice
+from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, BinaryIO, ParamSpec
 
 from actors.ports import SavedOutputs
 from pilot.staging.archive import open_member
-from pilot.staging.local_stager import FILES_PER_PATTERN_MAX, NOTES_MAX, SAVED_BYTES_MAX
+from pilot.staging.local_stager import (
+    FILES_PER_PATTERN_MAX,
+    NOTES_MAX,
+    SAVED_BYTES_MAX,
+    SINGLE_FILES_MAX,
+)
 from pilot.staging.output_patterns import expand
 from pilot.staging.trusted_files import (
     Sink,
     Unreadable,
+    check_wanted,
     chunks,
     destination,
     inside,
     new_file,
+    open_directory,
     open_inside,
     parts_inside,
+    real_place,
+    sync_directory,
 )
 from transport.errors import UserError
 from transport.messages import OutputSpec, SavedFile
@@ -45,33 +55,37 @@ class StageOut:
     """One stage-out: archives first, then what is in none of them."""
 
     def __init__(self, work_directory: str, output_directory: str, stop: threading.Event) -> None:
-        self._root = os.path.realpath(work_directory)
+        self._root = real_place(work_directory)
         self._output = output_directory
         self._stop = stop
         self._files: dict[str, SavedFile] = {}
         self._saved: set[str] = set()
         """Paths that are safe, on their own or in an archive."""
+        self._directories: set[PurePosixPath] = set()
+        """Those with a new name in them, relative to the output directory."""
         self._bytes_left = SAVED_BYTES_MAX
         self._notes: list[str] = []
 
     def save(self, outputs: Sequence[OutputSpec]) -> SavedOutputs:
         """Save all that can be saved, and tell what is missing; it blocks."""
+        with suppress(OSError):  # nothing will be found in one that can't be opened
+            os.close(open_directory(self._root, ()))
         found = [
             (spec, {pattern: self._match(pattern) for pattern in spec.patterns}) for spec in outputs
         ]
         for spec, matches in found:
             if spec.archive:
                 self._attempt(self._save_archive, spec.archive, _all(matches))
-        for spec, matches in found:
-            if not spec.archive:
-                for path in _all(matches):
-                    self._attempt(self._save_file, path)
+        singles = [path for spec, matches in found if not spec.archive for path in _all(matches)]
+        left_out = self._save_singles(singles)
+        self._sync_directories()
         missing = [
             pattern
             for spec, matches in found
             if spec.is_required
             for pattern, paths in matches.items()
-            if pattern not in _NEVER_MISSED and self._saved.isdisjoint(paths)
+            if pattern not in _NEVER_MISSED
+            and (self._saved.isdisjoint(paths) or not left_out.isdisjoint(paths))
         ]
         return SavedOutputs(
             files=tuple(self._files.values()),
@@ -99,9 +113,19 @@ class StageOut:
         except UserError as error:
             self._notes.append(str(error))
 
+    def _save_singles(self, paths: Sequence[str]) -> set[str]:
+        """Save what is in no archive, and return what is too many."""
+        wanted = list(dict.fromkeys(path for path in paths if path not in self._saved))
+        if len(wanted) > SINGLE_FILES_MAX:
+            self._notes.append(
+                f"{len(wanted) - SINGLE_FILES_MAX} of {len(wanted)} outputs are not saved: a job "
+                f"may save {SINGLE_FILES_MAX} that are in no archive. Put them into an archive."
+            )
+        for path in wanted[:SINGLE_FILES_MAX]:
+            self._attempt(self._save_file, path)
+        return set(wanted[SINGLE_FILES_MAX:])
+
     def _save_file(self, path: str) -> None:
-        if path in self._saved:
-            return
         if path in self._files:
             raise UserError(f"Output {path!r} is not saved: an archive has its name.")
         opened = self._open(path)
@@ -139,6 +163,7 @@ class StageOut:
 
     def _open(self, path: str) -> tuple[BinaryIO, os.stat_result] | None:
         """Open an output, or note why it isn't saved."""
+        check_wanted(self._stop)
         try:
             path.encode()
             source = open_inside(self._root, path)
@@ -190,6 +215,7 @@ class StageOut:
         with destination(what), new_file(self._output, name, is_durable=True) as sink:
             yield sink
         if sink.is_wanted:
+            self._directories.update(PurePosixPath(name).parents)
             self._files[name] = SavedFile(
                 name=name,
                 bytes=sink.bytes,
@@ -197,6 +223,16 @@ class StageOut:
                 adler32=sink.adler32,
                 location=f"{self._output}/{name}",
             )
+
+    def _sync_directories(self) -> None:
+        """Once for all the names in each: with thousands of files, that is most of the time."""
+        for directory in sorted(self._directories, reverse=True):
+            check_wanted(self._stop)
+            self._attempt(self._sync_directory, directory)
+
+    def _sync_directory(self, directory: PurePosixPath) -> None:
+        with destination(f"Directory {str(directory)!r} of {self._output}"):
+            sync_directory(self._output, directory.parts)
 
     def _bounded_notes(self) -> tuple[str, ...]:
         kept = self._notes[:NOTES_MAX]

@@ -4,10 +4,13 @@ What must stay true, of all staging:
 
 * The payload is not trusted, and may still be running. What it left is opened one component
   at a time, never through a symbolic link; a link is resolved first, and used only when it
-  ends within the work directory. What isn't a regular file is never waited for.
+  ends within the work directory. What isn't a regular file is never waited for. The work and
+  output directories' own places may hold no link either: that is the operator's to look at.
 * What a payload can make the wrapper do is bounded: files, bytes and notes.
-* A file takes its final name only when it is whole. Checksums are of the bytes as written; an
-  archive's, which isn't written in order, are of the file as read again before it is named.
+* A file takes its final name only when it is whole; until then it has one that nobody can
+  guess, so no other file is in its way, or it in another's. Checksums are of the bytes as
+  written; an archive's, which isn't written in order, are of the file as read again before it
+  is named.
 * What can't be *read* costs that one file, and a note to the job's owner; what can't be
   *written* ends the staging, as the operator's error.
 """
@@ -28,11 +31,13 @@ from typing import BinaryIO
 from transport.errors import OperatorError, UserError
 
 _CHUNK_BYTES = 1 << 20
-_PART = ".staging.part"
 
-_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 READ = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 _CREATE = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+_IS_DIRECTORY = "it is a directory; name the files in it"
 
 
 class Unreadable(Exception):
@@ -112,23 +117,55 @@ def inside(name: str, what: str) -> str:
 
 
 def open_directory(root: str, parts: Sequence[str], *, create: bool = False) -> int:
-    """Open a directory below ``root``, following no symbolic link below it."""
-    held = os.open(root, _DIRECTORY)
+    """Open a directory below ``root``, following no symbolic link there or below it.
+
+    Raises `OperatorError` when ``root`` itself is a link, or else no directory.
+    """
+    held = _open_root(root)
     for part in parts:
         above = held
         try:
             if create:
                 with suppress(FileExistsError):
                     os.mkdir(part, 0o755, dir_fd=above)
-            held = os.open(part, _DIRECTORY | os.O_NOFOLLOW, dir_fd=above)
+            held = os.open(part, _DIRECTORY, dir_fd=above)
         finally:
             os.close(above)
     return held
 
 
+def _open_root(root: str) -> int:
+    root = root.rstrip("/") or "/"  # a slash at its end would have a link followed
+    try:
+        return os.open(root, _DIRECTORY)
+    except OSError as error:
+        if error.errno not in (errno.ENOTDIR, errno.ELOOP):
+            raise
+        raise OperatorError(
+            f"{root} is not a directory, or a link stands in its place. Look at who put it there."
+        ) from error
+
+
+def sync_directory(root: str, parts: Sequence[str]) -> None:
+    """Have the names in a directory below ``root`` outlive a crash of the machine; it blocks."""
+    directory = open_directory(root, parts)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)
+
+
+def real_place(directory: str) -> str:
+    """Resolve the way to a directory, but not what stands in its own place."""
+    above, name = os.path.split(directory.rstrip("/"))
+    return os.path.join(os.path.realpath(above), name)
+
+
 def open_inside(root: str, path: str) -> BinaryIO:
-    """Open a regular file that ends within ``root``, itself a real path."""
+    """Open a regular file that ends within ``root``, itself a `real_place`."""
     real = Path(os.path.realpath(f"{root}/{path}"))
+    if real == Path(root):
+        raise Unreadable(_IS_DIRECTORY)
     if not real.is_relative_to(root):
         raise Unreadable("it is a symbolic link that leaves the work directory")
     directory = open_directory(root, real.parent.relative_to(root).parts)
@@ -151,7 +188,7 @@ def regular_file(descriptor: int) -> BinaryIO:
 
 def _check_regular(status: os.stat_result) -> None:
     if stat.S_ISDIR(status.st_mode):
-        raise Unreadable("it is a directory; name the files in it")
+        raise Unreadable(_IS_DIRECTORY)
     if not stat.S_ISREG(status.st_mode):
         raise Unreadable("it is not a regular file")
 
@@ -175,13 +212,18 @@ def chunks(source: BinaryIO, limit: int | None, stop: threading.Event) -> Iterat
 def new_file(
     root: str, name: str, *, mode: int = 0o644, is_durable: bool = False
 ) -> Iterator[Sink]:
-    """Give a file below ``root`` its final name when the block ends well, and no file else."""
+    """Give a file below ``root`` its final name when the block ends well, and no file else.
+
+    That a durable one's bytes outlive a crash is seen to here; for its name, `sync_directory`.
+    """
+    from secrets import token_hex
+
+    part = f".staging.{token_hex(8)}.part"
     *parents, last = PurePosixPath(name).parts
     directory = open_directory(root, parents, create=True)
     try:
-        with suppress(FileNotFoundError):
-            os.unlink(_PART, dir_fd=directory)
-        with os.fdopen(os.open(_PART, _CREATE, mode, dir_fd=directory), "w+b") as file:
+        with os.fdopen(os.open(part, _CREATE, mode, dir_fd=directory), "w+b") as file:
+            is_named = False
             try:
                 sink = Sink(file)
                 yield sink
@@ -189,12 +231,12 @@ def new_file(
                 if is_durable:
                     os.fsync(file.fileno())
                 if sink.is_wanted:
-                    os.rename(_PART, last, src_dir_fd=directory, dst_dir_fd=directory)
+                    os.rename(part, last, src_dir_fd=directory, dst_dir_fd=directory)
+                    is_named = True
             finally:
-                with suppress(FileNotFoundError):
-                    os.unlink(_PART, dir_fd=directory)
-        if is_durable:
-            os.fsync(directory)
+                if not is_named:
+                    with suppress(FileNotFoundError):
+                        os.unlink(part, dir_fd=directory)
     finally:
         os.close(directory)
 

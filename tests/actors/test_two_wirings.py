@@ -92,8 +92,9 @@ class Wiring:
 
     is_real = False
 
-    def __init__(self, state: Path) -> None:
-        self.state = state
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.state = directory / "state"
         self.queue = FakeTaskQueue()
         self.clock = FakeClock()
         self.log = LogLines()
@@ -111,7 +112,7 @@ class Wiring:
     def submit(self, job: Job, **asked: Any) -> int:
         """Put a job in line."""
         if job.check:
-            check = self.state / "check"
+            check = self.directory / "check"
             check.write_text(f"#!/bin/sh\n{job.check}\n")
             asked["inputs"] = (InputFile(name="check", source=str(check)),)
             asked["validation_command"] = "./check"
@@ -263,6 +264,19 @@ async def test_what_a_payload_prints_is_saved(wiring: Wiring) -> None:
     assert texts["stderr"] == "to stderr\n"
 
 
+async def test_an_output_in_a_directory_is_where_the_report_says(wiring: Wiring) -> None:
+    """Its place below the work directory is part of its name."""
+    job = Job(
+        shell="mkdir -p a/b; echo deep > a/b/deep.txt; echo top > deep.txt",
+        script=Script(files={"a/b/deep.txt": "deep\n", "deep.txt": "top\n"}),
+    )
+    final = await run_to_the_end(wiring, job, outputs=required("a/b/*.txt", "deep.txt"))
+
+    assert final.status is S.DONE
+    assert saved(final)["a/b/deep.txt"] == "deep\n"
+    assert saved(final)["deep.txt"] == "top\n"
+
+
 async def test_a_job_leaves_only_its_outputs_on_the_node(wiring: Wiring) -> None:
     """The work directory and the key are gone when the final status is known."""
     await run_to_the_end(wiring, SUCCEEDS)
@@ -380,7 +394,7 @@ async def test_a_validation_that_cannot_run_is_error_vn(wiring: Wiring) -> None:
 
 async def test_a_missing_input_is_error_ib(wiring: Wiring) -> None:
     """The payload isn't started, and the reason names the input."""
-    missing = InputFile(name="data.root", source=str(wiring.state / "nowhere"))
+    missing = InputFile(name="data.root", source=str(wiring.directory / "nowhere"))
     final = await run_to_the_end(wiring, SUCCEEDS, inputs=(missing,))
 
     assert wiring.queue.statuses() == [S.STARTED, S.SAVING, S.ERROR_IB]

@@ -60,7 +60,9 @@ class FakeCommand(Watched):
     def _write(self, directory: Path) -> None:
         said = {"stdout": self.script.stdout, "stderr": self.script.stderr}
         for name, text in (*said.items(), *self.script.files.items()):
-            with directory.joinpath(name).open("a") as file:
+            path = directory / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with path.open("a") as file:
                 file.write(text)
 
     async def wait(self) -> ProcessEnd:

@@ -14,6 +14,7 @@ import pytest
 
 from actors.outputs import OUTPUTS_MAX
 from pilot.staging import stage_out, trusted_files
+from pilot.staging.local_stager import SINGLE_FILES_MAX
 from tests.pilot.staging.files import archive, members, save, single, tree
 from transport.errors import OperatorError
 from transport.messages import OutputSpec
@@ -269,7 +270,7 @@ async def test_the_files_saved_on_their_own_are_bounded(
 
 def test_as_many_files_are_saved_on_their_own_as_can_be_told_of() -> None:
     """No more is worth the time for saving."""
-    assert stage_out.SINGLE_FILES_MAX == OUTPUTS_MAX
+    assert SINGLE_FILES_MAX == OUTPUTS_MAX
 
 
 async def test_every_output_directory_is_synced_once(
