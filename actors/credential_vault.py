@@ -30,7 +30,7 @@ from actors.messages import (
     ForgetJob,
     IssueCredential,
 )
-from actors.ports import Authority, Clock
+from actors.ports import AgentIdentity, Authority, Clock
 from actors.runtime import Actor, handles
 from transport.errors import OperatorError
 from transport.messages import CredentialKind, Message
@@ -60,7 +60,16 @@ class _Renew(Message, frozen=True, kw_only=True):
 class CredentialVault(Actor):
     """Holds no job's key; asks its authority, and pushes what it gets to the work units."""
 
-    def __init__(self, authority: Authority, clock: Clock, *, timeout_s: float = 30.0) -> None:
+    def __init__(
+        self,
+        authority: Authority,
+        clock: Clock,
+        *,
+        identity: AgentIdentity | None = None,
+        timeout_s: float = 30.0,
+    ) -> None:
+        """Hold the agent's own ``identity``, which no job is ever given."""
+        self.identity = identity
         self._authority = authority
         self._clock = clock
         self._timeout_s = timeout_s

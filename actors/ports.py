@@ -339,6 +339,14 @@ class Certificate(Record, frozen=True, kw_only=True):
     expires_at: float
 
 
+class AgentIdentity(Record, frozen=True, kw_only=True):
+    """Who the agent is to its services: a certificate with its chain, and the key for it."""
+
+    certificate: Certificate
+    key: Secret
+    spiffe_id: str
+
+
 class Token(Record, frozen=True, kw_only=True):
     """A bearer token for a job."""
 

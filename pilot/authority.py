@@ -25,10 +25,9 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from actors.ports import Certificate, Clock, JobIdentity, Token
+from actors.ports import AgentIdentity, Certificate, Clock, JobIdentity, Token
 from pilot.keys import ensure_private_directory
 from transport.errors import OperatorError, UserError
-from transport.messages import Record
 from transport.secret import Secret
 
 SIGNING_REQUEST_BYTES_MAX = 16_384
@@ -42,14 +41,6 @@ _TRUST_DOMAIN = re.compile(r"[a-z0-9._-]{1,255}")
 _PATH_SEGMENT = re.compile(r"[A-Za-z0-9._-]{1,255}")
 _NAME_LENGTH_MAX = 64
 """X.520's upper bound for a common name and an organisation."""
-
-
-class AgentIdentity(Record, frozen=True, kw_only=True):
-    """Who the agent is to its services: a certificate with its chain, and the key for it."""
-
-    certificate: Certificate
-    key: Secret
-    spiffe_id: str
 
 
 class NodeAuthority:

@@ -20,7 +20,7 @@ from actors.credential_vault import CredentialVault
 from actors.job_agent import AgentOptions, AgentPorts, JobAgent
 from actors.messages import Drain, StopAll
 from actors.monitor import MonitorOptions
-from actors.ports import Authority, Clock, ProcessTable, TaskQueue, WrapperLauncher
+from actors.ports import AgentIdentity, Authority, Clock, ProcessTable, TaskQueue, WrapperLauncher
 from actors.reporter import JobLog
 from actors.runtime import ActorSystem, Address, SystemStatistics
 from actors.supervision import ChildSpec, Restart
@@ -55,6 +55,8 @@ class NodePorts(msgspec.Struct, frozen=True, kw_only=True):
     log: Callable[[str, str], None]
     job_log: Callable[[int, int], JobLog]
     note_crash: Callable[[str, Exception], None]
+    identity: AgentIdentity | None = None
+    """The agent's own, for services that ask who it is; kept by the vault."""
 
 
 class Node:
@@ -80,7 +82,12 @@ class Node:
             vault = system.spawn(
                 ChildSpec(
                     name="vault",
-                    make=lambda: CredentialVault(self._ports.authority, self._ports.clock),
+                    make=partial(
+                        CredentialVault,
+                        self._ports.authority,
+                        self._ports.clock,
+                        identity=self._ports.identity,
+                    ),
                     restart=Restart.TRANSIENT,
                 )
             )
@@ -176,20 +183,24 @@ def real_ports(settings: Settings, log: AgentLog, *, is_own_process: bool) -> No
         image=settings.image,
         link=LinkOptions(heartbeat_s=settings.link_heartbeat_s, silence_s=settings.link_silence_s),
     )
+    authority = NodeAuthority.open(
+        str(state / "authority"),
+        clock=clock,
+        trust_domain=settings.trust_domain,
+        lifetime_s=settings.certificate_lifetime_s,
+        token_file=settings.token_file,
+    )
+    identity = authority.agent_identity(settings.node)
+    log.agent()("info", f"this agent is {identity.spiffe_id}")
     return NodePorts(
         launcher=NodeLauncher(options, os.environ, partial(container_tools, settings)),
         table=LocalProcessTable(mark),
-        authority=NodeAuthority.open(
-            str(state / "authority"),
-            clock=clock,
-            trust_domain=settings.trust_domain,
-            lifetime_s=settings.certificate_lifetime_s,
-            token_file=settings.token_file,
-        ),
+        authority=authority,
         clock=clock,
         log=log.agent(),
         job_log=log.job,
         note_crash=log.crash,
+        identity=identity,
     )
 
 

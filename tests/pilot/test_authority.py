@@ -19,9 +19,9 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from cryptography.x509.verification import PolicyBuilder, Store
 
-from actors.ports import Authority, Certificate, Clock, JobIdentity
+from actors.ports import AgentIdentity, Authority, Certificate, Clock, JobIdentity
 from pilot import authority as module
-from pilot.authority import AgentIdentity, NodeAuthority
+from pilot.authority import NodeAuthority
 from transport.errors import OperatorError, UserError
 
 NOW = 1_800_000_000.25

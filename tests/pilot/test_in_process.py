@@ -165,14 +165,16 @@ async def test_other_signals_do_nothing(bench: Bench) -> None:
     """A wrapper takes Ctrl-C for its agent's."""
     wrapper, agent = await bench.launch()
     async with asyncio.TaskGroup() as scope:
-        scope.create_task(wrapper.wait())
+        ended = scope.create_task(wrapper.wait())
         agent.say(start_job(wrapper))
-        await bench.runner.command()
+        command = await bench.runner.command()
+        await agent.until_heard(JobStatusChanged, 2)
         wrapper.signal(2)
+        await agent.near.wait_settled()
+        assert command.signals == []
         wrapper.signal(9)
-        await agent.until_closed()
 
-    assert bench.log.text == ""
+    assert ended.result() == WrapperExit(signal=9)
 
 
 async def test_a_wrapper_ends_with_whoever_waits_for_it(bench: Bench) -> None:

@@ -122,5 +122,6 @@ def test_agent_and_job_have_different_identities(tmp_path: Path, job: Path) -> N
         "spiffe://pilot.local/job/1/1"
     ]
     assert leaf.public_key() != authority.public_key()
+    assert "this agent is spiffe://pilot.local/agent/" in (state / "agent.log").read_text()
     lifetime = leaf.not_valid_after_utc - leaf.not_valid_before_utc
     assert lifetime.total_seconds() < 86_400
