@@ -49,6 +49,10 @@ _WRAPPER_VARIABLES = ("PATH", "LD_LIBRARY_PATH", "TZ")
 """What a bare wrapper keeps of the agent's environment: what its interpreter may need."""
 
 
+Spawned = tuple[subprocess.Popen[bytes], int, int]
+"""A child, and our ends of its stdout and its stdin."""
+
+
 class LauncherOptions(Record, frozen=True, kw_only=True):
     """What the settings say about launching."""
 
@@ -100,15 +104,18 @@ class NodeLauncher:
         else:
             plan = await self._contained(order, files, mark, image)
         await asyncio.to_thread(write_owner, files, mark)
-        child, read_fd, write_fd = await asyncio.to_thread(_spawn, plan, files.log)
-        OWN_CHILDREN.add(child.pid)
-        link = await stdio_link(
-            Role.AGENT,
-            read_fd=read_fd,
-            write_fd=write_fd,
-            epoch=secrets.randbits(31) + 1,
-            options=self._options.link,
-        )
+        child, read_fd, write_fd = await _spawned(plan, files.log)
+        try:
+            link = await stdio_link(
+                Role.AGENT,
+                read_fd=read_fd,
+                write_fd=write_fd,
+                epoch=secrets.randbits(31) + 1,
+                options=self._options.link,
+            )
+        except BaseException:
+            _abandon(child)  # Nobody will hold it; the descriptors are the link's to close.
+            raise
         return ChildWrapper(child, link, plan, files, mark)
 
     async def rescue(self, order: LaunchOrder) -> tuple[SavedFile, ...]:
@@ -365,7 +372,32 @@ def _module_directories() -> tuple[str, ...]:
     return tuple(dict.fromkeys(str(Path(file).parent.parent) for file in files if file))
 
 
-def _spawn(plan: LaunchPlan, log: Path) -> tuple[subprocess.Popen[bytes], int, int]:
+async def _spawned(plan: LaunchPlan, log: Path) -> Spawned:
+    """Start the plan's command in a thread; cancelled, end what is started all the same."""
+    spawning = asyncio.get_running_loop().run_in_executor(None, _spawn, plan, log)
+    try:
+        return await asyncio.shield(spawning)
+    except asyncio.CancelledError:
+        spawning.add_done_callback(_undo)
+        raise
+
+
+def _undo(spawning: asyncio.Future[Spawned]) -> None:
+    if not spawning.cancelled() and spawning.exception() is None:
+        child, read_fd, write_fd = spawning.result()
+        os.close(read_fd)
+        os.close(write_fd)
+        _abandon(child)
+
+
+def _abandon(child: subprocess.Popen[bytes]) -> None:
+    with suppress(ProcessLookupError, PermissionError):
+        os.killpg(child.pid, signal.SIGKILL)
+    child.wait()
+    OWN_CHILDREN.discard(child.pid)
+
+
+def _spawn(plan: LaunchPlan, log: Path) -> Spawned:
     """Start the plan's command; return the child and our ends of its stdout and stdin."""
     child_reads, write_fd = os.pipe()
     read_fd, child_writes = os.pipe()
@@ -381,6 +413,7 @@ def _spawn(plan: LaunchPlan, log: Path) -> tuple[subprocess.Popen[bytes], int, i
                 cwd="/",
                 start_new_session=True,
             )
+            OWN_CHILDREN.add(child.pid)
     except OSError as error:
         os.close(write_fd)
         os.close(read_fd)

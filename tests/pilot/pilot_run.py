@@ -87,6 +87,13 @@ class PilotRun:
             assert time.monotonic() < deadline, stdout
             time.sleep(0.05)
 
+    def wait_log(self, text: str) -> None:
+        """Wait until the agent's log says something."""
+        deadline = time.monotonic() + PATIENCE_S
+        while text not in (self.state / "agent.log").read_text():
+            assert time.monotonic() < deadline, text
+            time.sleep(0.05)
+
     def wait_payload(self, job_id: int = 1) -> dict[str, int]:
         """Wait until a job's payload was found on the host; return host PIDs by role."""
         job = self.wait_until(
