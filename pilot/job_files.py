@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
 from pilot.plain_files import remove_tree
@@ -92,7 +93,9 @@ class JobFiles(Record, frozen=True, kw_only=True):
         """Remove what attempts left whose agent died."""
         for earlier in self.root.parent.glob("*"):
             if earlier.name.isdigit() and int(earlier.name) < int(self.root.name):
-                JobFiles(root=earlier).remove_transient()
+                # What can't be removed stays for the operator; this attempt goes on.
+                with suppress(OperatorError):
+                    JobFiles(root=earlier).remove_transient()
 
 
 def payload_environment(

@@ -33,6 +33,7 @@ from pilot.container import (
 from pilot.container_check import classify_stderr
 from pilot.container_choice import Choice, ContainerChoice, ContainerPolicy
 from pilot.job_files import PATH_INSIDE, JobFiles, batch_trace, payload_environment
+from pilot.packages import packages_environment
 from pilot.plain_files import is_plain_directory, read_plain
 from pilot.procfs import MARK_VARIABLE
 from pilot.recovery import write_owner
@@ -61,6 +62,7 @@ class LauncherOptions(Record, frozen=True, kw_only=True):
     policy: ContainerPolicy = ContainerPolicy.PREFER
     image: str = ""
     """For jobs that name none."""
+    packages_command: str = ""
     link: LinkOptions = msgspec.field(default_factory=LinkOptions)
 
 
@@ -103,6 +105,7 @@ class NodeLauncher:
             plan = self._bare(order, files, mark, ("bare: no container image is asked for",))
         else:
             plan = await self._contained(order, files, mark, image)
+        plan = await self._with_packages(order.description, plan)
         await asyncio.to_thread(write_owner, files, mark)
         child, read_fd, write_fd = await _spawned(plan, files.log)
         try:
@@ -131,6 +134,20 @@ class NodeLauncher:
         """Remove what the attempt left on the node's disk, but for its outputs and its log."""
         OWN_CHILDREN.discard_mark(self._marks.pop((order.job_id, order.attempt), ""))
         await asyncio.to_thread(self._files(order).remove_transient)
+
+    async def _with_packages(self, description: JobDescription, plan: LaunchPlan) -> LaunchPlan:
+        """Add what the job's packages need to the payload's environment; its own values win."""
+        if not description.packages:
+            return plan
+        command, own = self._options.packages_command, plan.paths.environment
+        if not command:
+            text = "Packages are named, but the setting packages_command is not: none is set up"
+            return msgspec.structs.replace(plan, traces=(*plan.traces, text))
+        found = await packages_environment(command, description.packages, path=own["PATH"])
+        environment = {**found, **own, "PATH": found.get("PATH", own["PATH"])}
+        paths = msgspec.structs.replace(plan.paths, environment=environment)
+        text = f"packages: {', '.join(description.packages)} ({len(found)} variables)"
+        return msgspec.structs.replace(plan, paths=paths, traces=(*plan.traces, text))
 
     def _check_sources(self, description: JobDescription) -> None:
         """Refuse to show a job the pilot's own state: keys, queue and other jobs' directories."""

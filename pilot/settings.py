@@ -45,6 +45,9 @@ class Settings(Record, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Directory to keep the wrapper's bundle in; empty: in the state directory."""
     catalogue: dict[str, str] = {}  # noqa: RUF012 - msgspec copies it
     """Catalogue prefix (``/alice/cern.ch``) to the directory that stands for it here."""
+    packages_command: str = ""
+    """What prints the environment of a job's Packages, given joined by commas:
+    ``/cvmfs/alice.cern.ch/bin/alienv printenv``; empty: they are not set up."""
     heartbeat_s: float = 5.0
     poll_s: float = 1.0
     lease_s: float = 60.0

@@ -70,7 +70,7 @@ def detail_json(job: JobDetail) -> dict[str, object]:
             "processes": usage.processes,
             "threads": usage.threads,
             "samples": usage.samples,
-            "source": usage.source,
+            "source": usage.source or None,
         },
         "outputs": [
             {
