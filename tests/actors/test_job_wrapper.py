@@ -100,10 +100,10 @@ def order(
         attempt=1,
         description=make_description(**asked),
         limits=Limits(ttl_s=60.0, memory_bytes=1, disk_bytes=1),
-        work_directory="/work",
+        work_directory="/nowhere/work",
         output_directory="/output",
         private_directory="/private",
-        environment={"HOME": "/work"},
+        environment={"HOME": "/nowhere/work"},
         credentials=credentials,
         stop_grace_s=grace_s,
     )
@@ -183,7 +183,7 @@ async def test_a_payload_waits_for_its_inputs_and_its_credentials() -> None:
     assert requests == {CERTIFICATE: "request of job-1.1", CredentialKind.TOKEN: ""}
     assert set(bench.keys.stored) == {(CERTIFICATE, "signed"), (CredentialKind.TOKEN, "t0ken")}
     assert bench.runner.commands[0].environment == {
-        "HOME": "/work",
+        "HOME": "/nowhere/work",
         "CREDENTIAL_CERTIFICATE": "/private/certificate",
         "CREDENTIAL_TOKEN": "/private/token",
     }

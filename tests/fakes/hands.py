@@ -63,9 +63,9 @@ class HandWrapper(HandEnd):
     """
 
     traces: tuple[str, ...] = ("launched by hand",)
-    work_directory = "/work"
+    work_directory = "/nowhere/work"
     paths = WrapperPaths(
-        work_directory="/work", output_directory="/output", private_directory="/private"
+        work_directory="/nowhere/work", output_directory="/output", private_directory="/private"
     )
     launcher_pid = 77
 
