@@ -71,6 +71,8 @@ def _empty(top: int) -> None:
         below = os.open(name, _DIRECTORY, dir_fd=top)
         try:
             for child in _unlink_files(below):
+                # To be moved a directory must be writable itself: its ".." changes.
+                os.chmod(child, 0o700, dir_fd=below)
                 moved = f".removing-{os.getpid()}-{next(numbers)}"
                 os.rename(child, moved, src_dir_fd=below, dst_dir_fd=top)
                 left.append(moved)
