@@ -49,7 +49,7 @@ from actors.ports import (
 )
 from actors.runtime import Actor, handles
 from transport.errors import InternalError
-from transport.events import Closed, MessageReceived, Opened
+from transport.events import Closed, MessageReceived, Opened, SessionEvent
 from transport.link import Link
 from transport.messages import (
     ConfigureLogging,
@@ -165,11 +165,11 @@ class JobWrapper(Actor):
         """Listen to the agent."""
         yield Call(lambda: self._link.open(self._from_link))
 
-    def _from_link(self, event: object) -> None:
+    def _from_link(self, event: SessionEvent) -> None:
         confirm = None
         if isinstance(event, MessageReceived):
             confirm = partial(self._link.confirm, event.sequence)
-        self.me.tell(FromLink(event=event), confirm)  # type: ignore[arg-type]
+        self.me.tell(FromLink(event=event), confirm)
 
     @handles(FromLink)
     def from_link(self, message: FromLink) -> Effects:

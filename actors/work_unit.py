@@ -78,6 +78,7 @@ from transport.events import (
     MessageReceived,
     MessageUnsupported,
     Opened,
+    SessionEvent,
 )
 from transport.messages import (
     ConfigureLogging,
@@ -245,12 +246,12 @@ class WorkUnit(Reporter):
 
     # --- the link ------------------------------------------------------------------------
 
-    def _from_link(self, event: object) -> None:
+    def _from_link(self, event: SessionEvent) -> None:
         confirm = None
         if isinstance(event, MessageReceived):
             assert self._wrapper is not None, "a link is part of a wrapper"
             confirm = partial(self._wrapper.link.confirm, event.sequence)
-        self.me.tell(FromLink(event=event), confirm)  # type: ignore[arg-type]
+        self.me.tell(FromLink(event=event), confirm)
 
     @handles(FromLink)
     def from_link(self, message: FromLink) -> Effects:
