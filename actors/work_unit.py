@@ -68,6 +68,7 @@ from actors.ports import (
 )
 from actors.reporter import JobLog, Reporter, ReportPorts
 from actors.runtime import handles
+from actors.sightings import Sightings
 from actors.supervision import ChildRestarted, ChildSpec, Restart
 from actors.verdict import verdict
 from actors.wrapper_words import delivery_of, limits_of, start_order, told_confinement, told_exit
@@ -95,6 +96,7 @@ from transport.messages import (
     Message,
     Outcome,
     ProcessAnnounced,
+    ProcessIdentity,
     ProcessRole,
     RequestCredential,
     SavedFile,
@@ -104,8 +106,6 @@ from transport.messages import (
 
 KILLS_MAX = 3
 """A process that survives so many KILLs hangs in the kernel; the node's operator must look."""
-PROCESSES_MAX = 50
-"""Reports of one attempt's processes: they change now and then, not for ever."""
 
 
 class WorkOptions(msgspec.Struct, frozen=True, kw_only=True):
@@ -194,7 +194,7 @@ class WorkUnit(Reporter):
         )
         self._phase = _Phase.LAUNCHING
         self._wrapper: LaunchedWrapper | None = None
-        self._wrapper_process: HostProcess | None = None
+        self._sightings = Sightings()
         self._has_exited = False
         self._is_link_closed = False
         self._outcome: Outcome | None = None
@@ -204,7 +204,6 @@ class WorkUnit(Reporter):
         """The reason where there is no better one: how it looked from here."""
         self._meter = Meter(report_s=options.usage_report_s)
         self._kills = 0
-        self._processes = 0
         self._rescued: tuple[SavedFile, ...] = ()
 
     # --- launching -----------------------------------------------------------------------
@@ -293,7 +292,8 @@ class WorkUnit(Reporter):
         match said:
             case JobStatusChanged(status=status, at=at):
                 return self._status_changed(status, self._believed(at))
-            case ProcessAnnounced():
+            case ProcessAnnounced(role=role, process=process):
+                self._sightings.announced(role, process)
                 return (Tell(self._monitor, Watch(announced=said)),)
             case RequestCredential():
                 return (Tell(self._ports.vault, self._credential_request(said)),)
@@ -364,13 +364,15 @@ class WorkUnit(Reporter):
 
     @handles(ProcessBound)
     def process_bound(self, message: ProcessBound) -> Effects:
-        """Report where it is on the host; the wrapper's own is kept for the stop ladder."""
-        if message.role is ProcessRole.WRAPPER:
-            self._wrapper_process = message.host
-        self._processes += 1
-        if self._processes > PROCESSES_MAX:
-            return
-        self._outbox.process(message.role, message.process, message.host, self._ports.clock.now())
+        """Report where it is on the host."""
+        if self._sightings.seen(message.role, message.process, message.host):
+            yield from self._tell_process(message.role, message.process, message.host)
+
+    def _tell_process(
+        self, role: ProcessRole, process: ProcessIdentity, host: HostProcess | None
+    ) -> Effects:
+        seen = host or self._sightings.must_have_been(process)
+        self._outbox.process(role, process, seen, self._ports.clock.now())
         yield from self.send_reports()
 
     @handles(ProcessGone)
@@ -449,7 +451,7 @@ class WorkUnit(Reporter):
         self._phase = _Phase.LEAVING
         number = 9 if how == "KILL" else 15
         if self._wrapper is not None:
-            wrapper, process = self._wrapper, self._wrapper_process
+            wrapper, process = self._wrapper, self._sightings.wrapper
             if process is not None:
                 yield Call(lambda: self._ports.table.signal(process, number))
             if process is None or number == 9:
@@ -549,6 +551,8 @@ class WorkUnit(Reporter):
             yield from self.trace(trouble)
         if found.survivors:
             yield from self.trace(f"killed {found.survivors} processes left by the job")
+        for role, process in self._sightings.unseen():
+            yield from self._tell_process(role, process, None)
         yield from self.tell_left_out()
         if not self._is_fenced:
             yield from self._conclude()

@@ -11,6 +11,7 @@ import platform
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
+from typing import get_type_hints
 
 import msgspec
 
@@ -22,6 +23,13 @@ from transport.messages import Record
 DEFAULT_FILES = ("pilot.toml",)
 MEMORY_PER_CORE_BYTES = 8_000_000_000
 _VARIABLE_PREFIX = "PILOT_"
+_KINDS = {
+    int: "a whole number",
+    float: "a number",
+    str: "text in quotes",
+    dict[str, str]: 'a table of lines like "/alice/cern.ch" = "directory"',
+    ContainerPolicy: " or ".join(ContainerPolicy),
+}
 
 
 class Settings(Record, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -155,8 +163,10 @@ def _variable(name: str) -> str:
 def _explained(error: str, values: Mapping[str, object], origins: Mapping[str, str]) -> str:
     name = error.rpartition("$.")[2].rstrip("`").partition("[")[0]
     if name in values:
-        what = error.partition(" - at")[0]
-        return f"The setting {name} = {values[name]!r} ({origins[name]}) can't be used: {what}."
+        return (
+            f"The setting {name} = {values[name]!r} ({origins[name]}) can't be used: "
+            f"write {_KINDS[get_type_hints(Settings)[name]]}."
+        )
     return f"The settings can't be used: {error}."
 
 

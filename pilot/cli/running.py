@@ -5,8 +5,7 @@ from __future__ import annotations
 import asyncio
 import signal
 import sys
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
 
 from rich.console import Console
@@ -21,7 +20,7 @@ from pilot.clock import SystemClock
 from pilot.jdl import unknown_keys_note
 from pilot.node import Node, agent_options, queue_policy, real_ports
 from pilot.printable import printable
-from pilot.queue import JobRow, QueueStore, SqliteTaskQueue
+from pilot.queue import Change, JobRow, QueueStore, SqliteTaskQueue
 from pilot.recovery import clean_up_after_the_dead
 from pilot.settings import Settings
 from transport.messages import JobStatus
@@ -37,7 +36,9 @@ class Campaign:
         self.parsed = parsed
         self.ids: list[int] = []
         self._as_json = as_json
-        self._shown: dict[int, JobStatus] = {}
+        self.newest_change = 0
+        """The last step of any job's history that was shown, or was there before."""
+        self._finals_shown: set[int] = set()
         self._live: Live | None = None
         if not as_json and sys.stdout.isatty():
             self._live = Live(console=Console(highlight=False), refresh_per_second=4)
@@ -51,19 +52,20 @@ class Campaign:
         if self._live is not None:
             self._live.stop()
 
-    def show(self, rows: list[JobRow]) -> None:
-        """Show what is new since the last call."""
-        new = [row for row in rows if self._shown.get(row.id) is not row.status]
-        self._shown.update((row.id, row.status) for row in new)
-        if self._as_json:
-            for row in new:
-                if row.status in FINAL:
-                    _say(views.as_json(views.row_json(row)))
-        elif self._live is not None:
+    def show(self, rows: Sequence[JobRow], changes: Sequence[Change]) -> None:
+        """Show how the jobs stand, and what befell them since the last call."""
+        if self._live is not None:
             self._live.update(views.job_table(rows))
-        else:
+        elif self._as_json:
+            new = [row for row in rows if _is_over(row) and row.id not in self._finals_shown]
+            self._finals_shown.update(row.id for row in new)
             for row in new:
-                _say(f"{time.strftime('%H:%M:%S')}  {views.plain_line(row)}")
+                _say(views.as_json(views.row_json(row)))
+        else:
+            by_id = {row.id: row for row in rows}
+            for change in changes:
+                if change.job_id in by_id:
+                    _say(views.change_line(by_id[change.job_id], change.line))
 
     def note(self, text: str) -> None:
         """Tell the person something beside the table."""
@@ -86,6 +88,7 @@ async def run_campaign(settings: Settings, campaign: Campaign) -> int:
     """Submit the campaign's jobs, run until all are final; return the exit code."""
     async with AsyncExitStack() as stack:
         node, queue = await _node(settings, stack)
+        campaign.newest_change = await queue.call(lambda store, _: store.newest_change())
         campaign.ids = await queue.call(lambda store, now: submit_all(store, campaign.parsed, now))
         with campaign:
             for jdl in campaign.parsed:
@@ -96,9 +99,7 @@ async def run_campaign(settings: Settings, campaign: Campaign) -> int:
                 watch = group.create_task(_watch(settings, node, queue, campaign))
                 await node.run()
                 watch.cancel()
-            rows = await _rows(queue, campaign)
-            campaign.show(rows)
-            return _exit_code(rows, campaign)
+            return _exit_code(await _look(queue, campaign), campaign)
 
 
 async def _node(settings: Settings, stack: AsyncExitStack) -> tuple[Node, SqliteTaskQueue]:
@@ -121,8 +122,7 @@ async def _watch(
     hopeless: set[int] = set()
     slot = _whole_slot(settings)
     while True:
-        rows = await _rows(queue, campaign)
-        campaign.show(rows)
+        rows = await _look(queue, campaign)
         reasons = await queue.call(lambda store, _: store.unmatchable(slot, campaign.ids))
         for job_id, why in reasons.items():
             if job_id not in hopeless:
@@ -151,8 +151,15 @@ def _whole_slot(settings: Settings) -> Slot:
     )
 
 
-async def _rows(queue: SqliteTaskQueue, campaign: Campaign) -> list[JobRow]:
-    return await queue.call(lambda store, _: store.jobs(campaign.ids))
+async def _look(queue: SqliteTaskQueue, campaign: Campaign) -> list[JobRow]:
+    """Show what there is to see now; return how the jobs stand."""
+    steps: list[Change] = []
+    while some := await queue.call(lambda store, _: store.changes(campaign.newest_change)):
+        campaign.newest_change = some[-1].number
+        steps += some
+    rows = await queue.call(lambda store, _: store.jobs(campaign.ids))
+    campaign.show(rows, steps)
+    return rows
 
 
 def _exit_code(rows: list[JobRow], campaign: Campaign) -> int:

@@ -11,11 +11,14 @@ from rich.text import Text
 
 from actors.lifecycle import FINAL
 from pilot.printable import printable
-from pilot.queue import JobDetail, JobRow
+from pilot.queue import HistoryLine, JobDetail, JobRow
 from transport.messages import JobStatus
 
 _GOOD = frozenset({JobStatus.DONE, JobStatus.DONE_WARN})
-_HOST_MICROSECONDS = 3
+_NOT_LAUNCHED = frozenset(
+    {JobStatus.WAITING, JobStatus.ASSIGNED, JobStatus.ERROR_A, JobStatus.ERROR_EW}
+)
+_MILLISECOND_DIGITS = 3
 
 
 def row_json(row: JobRow) -> dict[str, object]:
@@ -115,7 +118,7 @@ def job_table(rows: Iterable[JobRow]) -> Table:
             status_text(row.status),
             str(row.attempt),
             "" if row.exit_code is None else str(row.exit_code),
-            "" if not row.attempt else row.container or "bare",
+            row.container or ("bare" if row.status not in _NOT_LAUNCHED else ""),
             Text(printable(row.reason), no_wrap=True, overflow="ellipsis"),
         )
     return table
@@ -123,11 +126,21 @@ def job_table(rows: Iterable[JobRow]) -> Table:
 
 def plain_line(row: JobRow) -> str:
     """Return a job as one line of text, for where no terminal is."""
-    parts = [f"job {row.id}", printable(row.name), row.status.value]
-    if row.exit_code is not None:
+    return _line(row, row.status, row.reason)
+
+
+def change_line(row: JobRow, change: HistoryLine) -> str:
+    """Return a step of a job as one line of text."""
+    at = time.strftime("%H:%M:%S", time.localtime(change.at))
+    return f"{at}  {_line(row, change.status, change.reason)}"
+
+
+def _line(row: JobRow, status: JobStatus, reason: str) -> str:
+    parts = [f"job {row.id}", printable(row.name), status.value]
+    if status in FINAL and row.exit_code is not None:
         parts.append(f"exit {row.exit_code}")
     line = "  ".join(parts)
-    return f"{line}  ({printable(row.reason)})" if row.reason else line
+    return f"{line}  ({printable(reason)})" if reason else line
 
 
 def status_text(status: JobStatus) -> Text:
@@ -147,7 +160,7 @@ def told(job: JobDetail) -> list[str]:
         f"job {job.id}  {job.name}  {job.status}",
         f"  jdl        {job.jdl}",
         f"  attempt    {job.attempt} on {job.node or '-'}",
-        f"  container  {job.container or 'bare'}",
+        f"  container  {job.container or ('bare' if _was_launched(job) else '-')}",
         f"  exit code  {'-' if job.exit_code is None else job.exit_code}",
     ]
     if job.reason:
@@ -167,6 +180,11 @@ def told(job: JobDetail) -> list[str]:
         ),
         *_part("traces", [f"{clock(line.at)}  {printable(line.text)}" for line in job.traces]),
     ]
+
+
+def _was_launched(job: JobDetail) -> bool:
+    steps = (line.status for line in job.history if line.attempt == job.attempt)
+    return JobStatus.STARTED in steps
 
 
 def _part(title: str, lines: Sequence[str]) -> list[str]:
@@ -199,4 +217,4 @@ def _usage_lines(job: JobDetail) -> list[str]:
 def clock(at: float) -> str:
     """Return a time for a person: local, with milliseconds."""
     whole = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(at))
-    return f"{whole}.{int(at % 1 * 10**_HOST_MICROSECONDS):03d}"
+    return f"{whole}.{int(at % 1 * 10**_MILLISECOND_DIGITS):03d}"

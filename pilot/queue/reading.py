@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from sqlalchemy import Connection, RowMapping, Table, func, select
 
-from pilot.queue.records import HistoryLine, JobDetail, JobRow, ProcessLine, TraceLine
+from pilot.queue.records import Change, HistoryLine, JobDetail, JobRow, ProcessLine, TraceLine
 from pilot.queue.rows import is_integer
 from pilot.queue.schema import history, jobs, processes, traces
 from transport.messages import JobStatus, ProcessRole, Usage
@@ -59,10 +59,29 @@ def read_detail(connection: Connection, job_id: int) -> JobDetail | None:
     )
 
 
+def read_changes(connection: Connection, after: int) -> list[Change]:
+    """Return the history of all jobs from behind a change on, oldest first, some at a time."""
+    query = select(history).where(history.c.id > after).order_by(history.c.id)
+    rows = connection.execute(query.limit(_IDS_AT_ONCE)).mappings()
+    return [_change(row) for row in rows]
+
+
 def read_counts(connection: Connection) -> dict[JobStatus, int]:
     """Return how many jobs have each status that any has."""
     query = select(jobs.c.status, func.count()).group_by(jobs.c.status).order_by(jobs.c.status)
     return {row[0]: row[1] for row in connection.execute(query)}
+
+
+def newest_change(connection: Connection) -> int:
+    """Return the number of the newest change, 0 before there is any."""
+    return connection.execute(select(func.max(history.c.id))).scalar() or 0
+
+
+def _change(row: RowMapping) -> Change:
+    line = HistoryLine(
+        status=row["status"], at=row["at"], attempt=row["attempt"], reason=row["reason"]
+    )
+    return Change(number=row["id"], job_id=row["job_id"], line=line)
 
 
 def _lines(connection: Connection, table: Table, job_id: int) -> Sequence[RowMapping]:

@@ -68,6 +68,14 @@ class HistoryLine(Record, frozen=True, kw_only=True):
     reason: str
 
 
+class Change(Record, frozen=True, kw_only=True):
+    """A step of some job's history; numbers rise in the order in which the queue was told."""
+
+    number: int
+    job_id: int
+    line: HistoryLine
+
+
 class TraceLine(Record, frozen=True, kw_only=True):
     """A line of a job's trace."""
 

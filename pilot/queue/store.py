@@ -17,7 +17,7 @@ from typing import Self
 from actors.ports import Answer, AnyReport, Command, Heartbeat, Match, Slot
 from pilot.queue import leasing, matching, reading, reporting
 from pilot.queue.database import Database, open_memory, open_sqlite
-from pilot.queue.records import JobDetail, JobRow, KillAnswer, QueuePolicy
+from pilot.queue.records import Change, JobDetail, JobRow, KillAnswer, QueuePolicy
 from pilot.queue.rows import Transaction
 from pilot.queue.submitting import insert_job
 from transport.errors import UserError
@@ -133,6 +133,19 @@ class QueueStore:
         if detail is None:
             raise UserError(f"there is no job {job_id} in the queue {self._database.path}")
         return detail
+
+    def newest_change(self) -> int:
+        """Return the number of the newest change of any job, 0 before there is any."""
+        with self._database.read() as connection:
+            return reading.newest_change(connection)
+
+    def changes(self, after: int) -> list[Change]:
+        """Return what befell any job behind the change of that number, oldest first.
+
+        At most some hundred at a time: ask again, from the last one on, until there are none.
+        """
+        with self._database.read() as connection:
+            return reading.read_changes(connection, after)
 
     def counts(self) -> dict[JobStatus, int]:
         """Return how many jobs have each status that any has."""

@@ -714,6 +714,20 @@ async def test_a_flood_of_announcements_is_bounded(bench: Bench) -> None:
     assert bench.queue.statuses()[-1] is S.DONE
 
 
+async def test_a_process_that_nobody_found_in_time_is_told(bench: Bench) -> None:
+    """It was announced: it ran, even if it was gone before anyone looked."""
+    bench.table.is_hiding = True
+    async with bench.running():
+        wrapper = await bench.working()
+        wrapper.say(announced(ProcessRole.PAYLOAD, 17), finished())
+        await said_all(wrapper)
+
+    told = bench.queue.processes()
+    assert [(report.role, report.pid, report.host_pid) for report in told] == [
+        (ProcessRole.PAYLOAD, 17, None)
+    ]
+
+
 async def test_frames_that_are_no_messages_are_traced(bench: Bench) -> None:
     """The link lives on; somebody should know."""
     async with bench.running():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sqlite3
 import subprocess
@@ -198,10 +199,35 @@ def test_a_job_that_no_node_like_this_can_run_is_told(tmp_path: Path) -> None:
     assert_sentence(outcome, 1, "512 cores", "stay in the queue")
 
 
+def test_every_step_of_a_job_is_a_line(tmp_path: Path) -> None:
+    """However fast it went: the lines are the queue's history, in its order."""
+    jdl = write(tmp_path / "quick.jdl", 'Executable = "/bin/true";')
+
+    code, out, _ = pilot("run", jdl, "--state", str(tmp_path / "state"))
+    steps = ["WAITING", "ASSIGNED", "STARTED", "RUNNING", "SAVING", "DONE"]
+    assert code == 0
+    assert [line.split()[4] for line in out.splitlines()] == steps
+    assert "exit 0" in out.splitlines()[-1]
+
+
+def test_a_payload_that_ends_at_once_is_still_shown(tmp_path: Path) -> None:
+    """Nobody had the time to look for it; where it ran is known all the same."""
+    jdl = write(tmp_path / "quick.jdl", 'Executable = "/bin/true";')
+    state = str(tmp_path / "state")
+    pilot("run", jdl, "--state", state)
+
+    _, out, _ = pilot("show", "1", "--json", "--state", state)
+    payloads = [line for line in json.loads(out)["processes"] if line["role"] == "payload"]
+    assert len(payloads) == 1
+    assert payloads[0]["host_pid"] == payloads[0]["pid"]
+
+
 @pytest.mark.parametrize(
     ("text", "word"),
     [
-        ("cores = 'two'", "cores"),
+        ("cores = 'two'", "write a whole number"),
+        ("container = 'maybe'", "write require or prefer or never"),
+        ("catalogue = 'here'", "a table of lines"),
         ("colour = 1", "colour"),
         ("= 3", "TOML"),
         ("lease_s=0", "lease_s"),

@@ -40,6 +40,30 @@ def test_jobs_are_those_asked_for(store: QueueStore) -> None:
     assert store.jobs([]) == []
 
 
+def test_changes_are_every_jobs_steps_in_order(store: QueueStore) -> None:
+    """Behind the one that was seen last, however many there are."""
+    assert store.newest_change() == 0
+    first = submit(store)
+    seen = store.newest_change()
+    Holder.of(store)
+
+    second = store.changes(seen)
+    assert [(step.job_id, step.line.status) for step in second][-1] == (first, S.ASSIGNED)
+    assert store.changes(second[-1].number) == []
+    assert store.newest_change() == second[-1].number
+
+
+def test_changes_come_in_pieces(store: QueueStore) -> None:
+    """A piece is bounded; asking on from its last one brings them all, once."""
+    for _ in range(700):
+        submit(store)
+
+    first = store.changes(0)
+    rest = store.changes(first[-1].number)
+    assert len(first) == 500
+    assert [step.job_id for step in first + rest] == list(range(1, 701))
+
+
 def test_counts_are_by_status(store: QueueStore) -> None:
     """Statuses that no job has aren't there."""
     assert store.counts() == {}
@@ -60,6 +84,7 @@ def test_unknown_job_is_the_users_error(store: QueueStore) -> None:
 def test_exported_names_are_these() -> None:
     """What others import from the package changes on purpose only."""
     assert pilot.queue.__all__ == [
+        "Change",
         "HistoryLine",
         "JobDetail",
         "JobRow",
