@@ -1,8 +1,9 @@
 """The JobAgent: one for a node. It asks for matches and has a work unit for each job.
 
 It owns the slots: what is offered is what is free. It renews the leases of all jobs with one
-heartbeat, takes the queue's commands from the answer, and drains: once draining, nothing new
-is asked for, and when the last job has ended the agent ends.
+heartbeat, takes the queue's commands from the answer, and drains when it is told to or its
+time is up: once draining, nothing new is asked for, and when the last job has ended the agent
+ends.
 """
 
 from __future__ import annotations
@@ -122,6 +123,7 @@ class JobAgent(Actor):
         """Ask for work, and start the heart."""
         yield from self._ask_for_work()
         yield Schedule("heartbeat", self._options.heartbeat_s, _BeatAgain())
+        yield Schedule("time", self._options.time_left_s, Drain(why="the node's time is up"))
 
     # --- matching ------------------------------------------------------------------------
 

@@ -29,11 +29,11 @@ EXPORTS = {
     """,
     "pilot.jdl": "KNOWN_KEYS JdlError parse_jdl unknown_keys_note",
     "pilot.queue": """
-        HistoryLine JobDetail JobRow KillAnswer ProcessLine QueuePolicy QueueStore SqliteTaskQueue
-        TraceLine
+        Change HistoryLine JobDetail JobRow KillAnswer ProcessLine QueuePolicy QueueStore
+        SqliteTaskQueue TraceLine
     """,
     "pilot.staging": """
-        FILES_PER_PATTERN_MAX LocalStager NOTES_MAX SAVED_BYTES_MAX write_input_data_list
+        LocalStager write_input_data_list
     """,
 }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import getpass
 import os
 import sys
 from pathlib import Path
@@ -167,7 +168,7 @@ def kill(
 ) -> None:
     """End a job: it becomes KILLED, with the outputs that there are."""
     settings = _settings(settings_file, state=state).settings
-    by = f"user {os.environ.get('USER') or os.getuid()}"
+    by = f"user {_user_name()}"
     with _existing_store(settings) as store:
         answer = store.request_kill(job_id, by, why or "killed by its owner", SystemClock().now())
         row = store.jobs([job_id])[0]
@@ -175,6 +176,13 @@ def kill(
         print_line(views.as_json({**views.row_json(row), "answer": answer.value}))
     else:
         print_line(_KILL_SENTENCES[answer].format(id=job_id, status=row.status))
+
+
+def _user_name() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # No variable names it, nor does the password file.
+        return str(os.getuid())
 
 
 _KILL_SENTENCES = {

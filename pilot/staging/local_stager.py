@@ -18,14 +18,6 @@ from transport.messages import InputFile, JobDescription, OutputSpec
 
 T = TypeVar("T")
 
-FILES_PER_PATTERN_MAX = 100_000
-SINGLE_FILES_MAX = 5000
-"""Files outside archives that one stage-out saves: as many as the job's end can tell of."""
-SAVED_BYTES_MAX = 100_000_000_000
-"""What one stage-out reads to save it: about what a fast disk takes in the time for saving."""
-NOTES_MAX = 200
-"""Of one stage-out, and a last one that counts the others."""
-
 _STOP_S = 5.0
 
 
@@ -76,8 +68,8 @@ class LocalStager:
         """Save the outputs; raises `OperatorError` when the output directory can't take one.
 
         A pattern is a shell's: ``*`` doesn't cross a ``/`` nor match a leading dot, and finds
-        nothing in tmp unless the pattern says so. No more than `SAVED_BYTES_MAX` are saved,
-        and outside archives no more than `SINGLE_FILES_MAX` files.
+        nothing in tmp unless the pattern says so. How much and how many at most is in
+        `pilot.staging.bounds`.
         """
 
         def save(stop: threading.Event) -> SavedOutputs:

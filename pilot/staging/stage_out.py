@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, BinaryIO, ParamSpec
 
 from actors.ports import SavedOutputs
 from pilot.staging.archive import open_member
-from pilot.staging.local_stager import (
+from pilot.staging.bounds import (
     FILES_PER_PATTERN_MAX,
     NOTES_MAX,
     SAVED_BYTES_MAX,

@@ -120,6 +120,19 @@ async def test_what_is_offered_is_what_is_free(bench: Bench) -> None:
     assert {slot.memory_bytes for slot in bench.queue.slots} == {8 * GB, 7 * GB}
 
 
+async def test_an_agent_whose_time_is_up_drains(bench: Bench) -> None:
+    """It sees its job through, takes no other, and ends by itself."""
+    bench.queue.submit(make_description())
+    async with bench.running(time_left_s=SOON_S):
+        wrapper = await bench.working()
+        await bench.log.until_said("draining: the node's time is up")
+        bench.queue.submit(make_description())
+        await finish(wrapper)
+
+    assert bench.queue.statuses()[-1] is S.DONE
+    assert len(bench.queue.finals()) == 1
+
+
 async def test_a_full_node_asks_for_nothing(bench: Bench) -> None:
     """Until a job ends."""
     bench.queue.submit(make_description())

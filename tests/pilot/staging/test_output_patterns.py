@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from pilot.staging import NOTES_MAX, stage_out
+from pilot.staging import stage_out
+from pilot.staging.bounds import NOTES_MAX
 from tests.pilot.staging.files import archive, members, save, single, tree
 
 

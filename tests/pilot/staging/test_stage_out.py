@@ -14,7 +14,7 @@ import pytest
 
 from actors.outputs import OUTPUTS_MAX
 from pilot.staging import stage_out, trusted_files
-from pilot.staging.local_stager import SINGLE_FILES_MAX
+from pilot.staging.bounds import SINGLE_FILES_MAX
 from tests.pilot.staging.files import archive, members, save, single, tree
 from transport.errors import OperatorError
 from transport.messages import OutputSpec
