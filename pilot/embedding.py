@@ -55,7 +55,7 @@ from actors.ports import (
 )
 from actors.runtime import ActorCrashed
 from pilot.agent_log import AgentLog
-from pilot.container_choice import ContainerPolicy
+from pilot.containers.ladder import ContainerPolicy
 from pilot.jdl import JdlError, parse_jdl
 from pilot.node import Node, NodePorts, agent_options, real_ports
 from pilot.settings import Settings

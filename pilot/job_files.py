@@ -3,6 +3,7 @@
 STATE/jobs/12/1/work       the payload's work directory (removed at the end)
 /private    0700: the job's key, certificate and token (removed)
 /scratch    a container's /tmp (removed)
+/mounts     mount points, for an image that has none (removed)
 /output     what was saved
 /log        wrapper.log: the wrapper's own log, and a runtime's stderr
 """
@@ -46,6 +47,11 @@ class JobFiles(Record, frozen=True, kw_only=True):
     def scratch(self) -> Path:
         """A container's /tmp and its runtime's own files."""
         return self.root / "scratch"
+
+    @property
+    def mounts(self) -> Path:
+        """An empty tree of mount points."""
+        return self.root / "mounts"
 
     @property
     def output(self) -> Path:

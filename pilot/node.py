@@ -30,10 +30,10 @@ from pilot.agent_log import AgentLog
 from pilot.authority import NodeAuthority
 from pilot.bundle import build_bundle
 from pilot.clock import SystemClock
-from pilot.container import BUNDLE_INSIDE
-from pilot.container_choice import ContainerChoice
-from pilot.container_search import find_runtimes
-from pilot.launching import ContainerTools, LauncherOptions, NodeLauncher
+from pilot.containers.ladder import ContainerTools, Ladder
+from pilot.containers.search import find_runtimes
+from pilot.images import ImageStore
+from pilot.launching import LauncherOptions, NodeLauncher
 from pilot.process_table import LocalProcessTable, own_mark
 from pilot.procfs import AGENT_VARIABLE
 from pilot.queue import QueuePolicy
@@ -194,7 +194,7 @@ def real_ports(settings: Settings, log: AgentLog, *, is_own_process: bool) -> No
     identity = authority.agent_identity(settings.node)
     log.agent()("info", f"this agent is {identity.spiffe_id}")
     return NodePorts(
-        launcher=NodeLauncher(options, os.environ, partial(container_tools, settings)),
+        launcher=NodeLauncher(options, os.environ, partial(make_ladder, settings)),
         table=LocalProcessTable(mark),
         authority=authority,
         clock=clock,
@@ -205,23 +205,14 @@ def real_ports(settings: Settings, log: AgentLog, *, is_own_process: bool) -> No
     )
 
 
-async def container_tools(settings: Settings) -> ContainerTools:
+async def make_ladder(settings: Settings) -> Ladder:
     """Find the runtimes and build the bundle: when the first job wants a container."""
-    home = settings.bundle_directory
     runtimes = await find_runtimes(os.environ.get("PATH", os.defpath))
-    bundle = await asyncio.to_thread(build_bundle, home)
-    wrapper_command = bundle.command(BUNDLE_INSIDE)
+    bundle = await asyncio.to_thread(build_bundle, settings.bundle_directory)
     scratch = settings.state_directory / "checks"
     shutil.rmtree(scratch, ignore_errors=True)
     scratch.mkdir(mode=0o700, parents=True, exist_ok=True)
-    choice = ContainerChoice(
-        runtimes=runtimes,
-        bundle_root=bundle.root,
-        check_command=(*wrapper_command, "check"),
-        make_nonce=partial(secrets.token_hex, 8),
-        scratch_directory=scratch,
-        host=os.environ,
-        # Root without every capability needs a user namespace; an ordinary user gets one anyway.
-        use_userns=os.geteuid() == 0,
+    tools = ContainerTools(
+        runtimes=runtimes, bundle=bundle, images=ImageStore(), scratch_directory=scratch
     )
-    return ContainerTools(choice=choice, bundle_root=bundle.root, wrapper_command=wrapper_command)
+    return Ladder(tools, make_nonce=partial(secrets.token_hex, 8), host=os.environ)

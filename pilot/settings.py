@@ -16,7 +16,7 @@ from typing import get_type_hints
 import msgspec
 
 from actors.slots import Resources
-from pilot.container_choice import ContainerPolicy
+from pilot.containers.ladder import ContainerPolicy
 from transport.errors import UserError
 from transport.messages import Record
 

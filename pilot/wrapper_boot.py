@@ -4,8 +4,9 @@ Run as a script by an interpreter with ``-I -S``: the agent's own when bare, the
 container. It must not import anything of ours, or anything heavy, before `claim_stdio`: a
 library that prints at import time would print into the protocol (facts of 2018).
 
-    wrapper_boot.py run PATH...     speak the protocol over stdin and stdout
-    wrapper_boot.py check NONCE     print, as one line of JSON, where this process finds itself
+    wrapper_boot.py run PATH...           speak the protocol over stdin and stdout
+    wrapper_boot.py check NONCE DIR...    print, as one line of JSON, where it finds itself, and
+                                          what NONCE each directory holds in a file of that name
 
 PATH... are directories for sys.path; the one above this package comes first, and a bundle's
 ``site`` is found beside it.
@@ -38,29 +39,53 @@ def find_modules(paths: list[str]) -> None:
     sys.path[:0] = [path for path in found if path not in sys.path]
 
 
-def check(nonce: str) -> None:
+def check(nonce: str, directories: list[str]) -> None:
     """Print what a verification wants to know of this place."""
     import json
 
+    status = dict(line.split(":", 1) for line in _lines("/proc/self/status") if ":" in line)
+    kinds = ("cgroup", "ipc", "mnt", "net", "pid", "user", "uts")
     text = json.dumps(
         {
             "nonce": nonce,
             "pid": os.getpid(),
-            "pid_namespace": os.stat("/proc/self/ns/pid").st_ino,
-            "user_namespace": os.stat("/proc/self/ns/user").st_ino,
+            "namespaces": {
+                kind: os.stat(f"/proc/self/ns/{kind}").st_ino
+                for kind in kinds
+                if os.path.exists(f"/proc/self/ns/{kind}")
+            },
             "uid": os.getuid(),
-            "work_is_writable": os.access(".", os.W_OK | os.X_OK),
+            "uid_map": "; ".join(" ".join(line.split()) for line in _lines("/proc/self/uid_map")),
+            "cgroup": "; ".join(line.strip() for line in _lines("/proc/self/cgroup")),
+            "mounts": len(_lines("/proc/self/mountinfo")),
+            "no_new_privileges": status.get("NoNewPrivs", "").strip() == "1",
             "python": sys.version.split()[0],
+            "directories": [
+                {
+                    "path": path,
+                    "nonce": "".join(_lines(os.path.join(path, "nonce")))[:64],
+                    "is_writable": os.access(path, os.W_OK | os.X_OK),
+                }
+                for path in directories
+            ],
         }
     )
     os.write(1, text.encode() + b"\n")
+
+
+def _lines(path: str) -> list[str]:
+    try:
+        with open(path, errors="replace") as file:
+            return file.readlines()
+    except OSError:
+        return []
 
 
 def main() -> None:
     """Do what the first argument says."""
     what, arguments = sys.argv[1], sys.argv[2:]
     if what == "check":
-        check(arguments[0])
+        check(arguments[0], arguments[1:])
         return
     read_fd, write_fd = claim_stdio()
     # OpenSSL would look for its configuration at a path that the image controls.

@@ -220,6 +220,8 @@ class JobDescription(Record, frozen=True, kw_only=True):
     container_image: str = ""
     unknown: dict[str, str] = {}
     """Keys that no version of the dialect names, as written: kept and reported."""
+    container_image_digest: str = ""
+    """``sha256:...`` that the image must have; empty: whatever it is."""
 
 
 class Usage(Record, frozen=True, kw_only=True):

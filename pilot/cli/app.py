@@ -18,7 +18,7 @@ from pilot.cli.logs import job_logs
 from pilot.cli.running import Campaign, run_agent, run_campaign
 from pilot.cli.submitting import parse_files, submit_all
 from pilot.clock import SystemClock
-from pilot.container_choice import ContainerPolicy
+from pilot.containers.ladder import ContainerPolicy
 from pilot.node import queue_policy
 from pilot.printable import printable
 from pilot.queue import KillAnswer, QueueStore

@@ -31,7 +31,7 @@ from actors.ports import (
 from actors.slots import Resources
 from actors.work_unit import WorkOptions
 from pilot import procfs
-from pilot.container_choice import ContainerPolicy
+from pilot.containers.ladder import ContainerPolicy
 from pilot.in_process import InProcessLauncher
 from pilot.job_files import JobFiles
 from pilot.keys import FileKeyMaker

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from pilot.container import Runtime, RuntimeKind
+from pilot.containers.runtime import Runtime, RuntimeKind
 
 APPTAINER = shutil.which("apptainer")
 APPTAINER_CONF = Path("/etc/apptainer/apptainer.conf")

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from pilot.bundle import Bundle, build_bundle
-from pilot.container import BUNDLE_INSIDE, WORK_INSIDE, Bind, ContainerLaunch, Runtime
-from pilot.container_check import own_pid_namespace, verify
-from pilot.container_choice import Choice, ContainerChoice, ContainerPolicy
-from pilot.container_search import FileState
+from pilot.containers.check import own_pid_namespace, verify
+from pilot.containers.ladder import Choice, ContainerChoice, ContainerPolicy
+from pilot.containers.runtime import BUNDLE_INSIDE, WORK_INSIDE, Bind, ContainerLaunch, Runtime
+from pilot.containers.search import FileState
 from tests.pilot.sandbox import (
     USERS,
     fake_runtime,
@@ -157,7 +157,7 @@ async def test_an_image_on_a_dead_mount_is_the_operators_business(
     async def hung(_path: str) -> FileState:
         return FileState(problem="its file system doesn't answer in 5 s", is_hung=True)
 
-    monkeypatch.setattr("pilot.container_choice.inspect_file", hung)
+    monkeypatch.setattr("pilot.containers.ladder.inspect_file", hung)
 
     with pytest.raises(OperatorError, match="/cvmfs/x can't be used: its file system"):
         await chooser(tmp_path, []).choose("/cvmfs/x", ContainerPolicy.REQUIRE)
@@ -190,7 +190,7 @@ async def test_a_failure_is_not_remembered_for_ever(
     tmp_path: Path, image: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A busy node fails once and works later."""
-    monkeypatch.setattr("pilot.container_choice._FAILURE_KEPT_S", 0.0)
+    monkeypatch.setattr("pilot.containers.ladder._FAILURE_KEPT_S", 0.0)
     runtime = fake_runtime(tmp_path, f'[ -e "$0.log" ] || {{ {NEVER_WORKS}; }}\n{WORKS}')
     choice = chooser(tmp_path, [runtime])
 
@@ -219,7 +219,7 @@ async def test_memory_has_a_bound(
     tmp_path: Path, image: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The oldest is forgotten, however many images pass by."""
-    monkeypatch.setattr("pilot.container_choice._REMEMBERED_MAX", 1)
+    monkeypatch.setattr("pilot.containers.ladder._REMEMBERED_MAX", 1)
     runtime = fake_runtime(tmp_path, WORKS)
     choice = chooser(tmp_path, [runtime])
 

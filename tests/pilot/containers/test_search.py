@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from pilot.container import Runtime, RuntimeKind
-from pilot.container_search import find_runtimes, inspect_file
+from pilot.containers.runtime import Runtime, RuntimeKind
+from pilot.containers.search import find_runtimes, inspect_file
 from tests.pilot.sandbox import script
 
 pytestmark = pytest.mark.real
@@ -101,7 +101,7 @@ async def test_a_file_system_that_hangs_costs_the_deadline(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A dead mount is told apart from a file that isn't there."""
-    monkeypatch.setattr("pilot.container_search._LOOK_AT_FILE", "sleep 1000")
+    monkeypatch.setattr("pilot.containers.search._LOOK_AT_FILE", "sleep 1000")
 
     found = await inspect_file("/cvmfs/dead", timeout_s=0.3)
 

@@ -32,7 +32,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from pilot.relocation import (
+from pilot.bundle.relocation import (
     copy_binary,
     copy_bytecode,
     copy_file,

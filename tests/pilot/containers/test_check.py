@@ -8,8 +8,7 @@ import msgspec
 import pytest
 
 from pilot.bounded_process import Finished
-from pilot.container import Bind, ContainerLaunch, Runtime, RuntimeKind
-from pilot.container_check import (
+from pilot.containers.check import (
     SelfCheck,
     Verification,
     classify_stderr,
@@ -17,6 +16,7 @@ from pilot.container_check import (
     own_pid_namespace,
     verify,
 )
+from pilot.containers.runtime import Bind, ContainerLaunch, Runtime, RuntimeKind
 from tests.pilot.sandbox import (
     NONCE,
     fake_runtime,

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from pilot.container import (
+from pilot.containers.runtime import (
     Bind,
     ContainerLaunch,
     Runtime,

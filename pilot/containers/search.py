@@ -10,13 +10,14 @@ import asyncio
 from collections.abc import Sequence
 
 from pilot.bounded_process import run_bounded
-from pilot.container import Runtime, RuntimeKind
+from pilot.containers.dialects import DIALECTS
+from pilot.containers.runtime import Dialect, Runtime, RuntimeKind
 from transport.messages import Record
 
-CVMFS_RUNTIMES = (
-    "/cvmfs/alice.cern.ch/containers/bin/apptainer/current/bin/apptainer",
-    "/cvmfs/oasis.opensciencegrid.org/mis/apptainer/current/bin/apptainer",
-)
+_ALIASES = {
+    RuntimeKind.APPTAINER: RuntimeKind.SINGULARITY,
+    RuntimeKind.SINGULARITY: RuntimeKind.APPTAINER,
+}
 _TIMEOUT_S = 5.0
 _SYSTEM_PATH = "/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin"
 # Prints the path, the path without links, and at last, as it may hang, the version.
@@ -46,18 +47,18 @@ class FileState(Record, frozen=True, kw_only=True):
 
 async def find_runtimes(
     search_path: str,
-    candidates: Sequence[str] = CVMFS_RUNTIMES,
+    dialects: Sequence[Dialect] = tuple(DIALECTS.values()),
     *,
     timeout_s: float = _TIMEOUT_S,
 ) -> tuple[Runtime, ...]:
-    """Return the runtimes on this node: those in ``search_path``, then ``candidates``.
+    """Return the runtimes on this node, in the dialects' order.
 
     Each is looked at on its own, at the same time as the others; one that doesn't answer in
     ``timeout_s`` is taken for absent, or, if only its version is missing, left without.
     """
-    wanted = (*(kind.value for kind in RuntimeKind), *candidates)
+    wanted = [(dialect, name) for dialect in dialects for name in dialect.programs]
     answers = await asyncio.gather(
-        *(_look_for_runtime(name, search_path, timeout_s) for name in wanted)
+        *(_look_for_runtime(dialect, name, search_path, timeout_s) for dialect, name in wanted)
     )
     by_real_path: dict[str, Runtime] = {}
     for answer in answers:
@@ -67,7 +68,7 @@ async def find_runtimes(
 
 
 async def _look_for_runtime(
-    name: str, search_path: str, timeout_s: float
+    dialect: Dialect, name: str, search_path: str, timeout_s: float
 ) -> tuple[str, Runtime] | None:
     finished = await run_bounded(
         ("/bin/sh", "-c", _LOOK_FOR_RUNTIME, "sh", name),
@@ -78,8 +79,11 @@ async def _look_for_runtime(
     real_path, _, version = rest.partition("\n")
     if not path.startswith("/") or not real_path:
         return None
-    is_singularity = "singularity" in (version or real_path).lower()
-    kind = RuntimeKind.SINGULARITY if is_singularity else RuntimeKind.APPTAINER
+    kind = dialect.kind
+    # Apptainer and Singularity each install a link of the other's name.
+    told = (version or real_path).lower()
+    if kind in _ALIASES and _ALIASES[kind].value in told and kind.value not in told:
+        kind = _ALIASES[kind]
     return real_path, Runtime(path=path, kind=kind, version=version.partition("\n")[0].strip())
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from pilot.relocation import (
+from pilot.bundle.relocation import (
     copy_binary,
     copy_bytecode,
     requested_loader,

@@ -1,0 +1,308 @@
+"""Which container runtime a job gets on this node, if any: tried, and remembered.
+
+Each runtime is tried in the job's own image, down a ladder: its rungs (with a PID namespace of
+its own, then without, ...), then the next runtime; where an image lacks the mount points, the
+same rung with the job mapped onto another of the image's directories. What came of it is
+remembered by all that it depends on (the runtime's program and configuration, the kernel, the
+image, the bundle); a failure for some minutes only, as a busy node may fail once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from enum import StrEnum
+from pathlib import Path
+
+from pilot.bundle import Bundle
+from pilot.containers.check import Asked, Verification, own_pid_namespace, verify
+from pilot.containers.dialects import dialect_of
+from pilot.containers.mounts import (
+    JOB_DIRECTORIES,
+    TMP_BASE,
+    ImageTree,
+    MountPlan,
+    NoMountPoint,
+    Wanted,
+    make_mount_points,
+    plan_mounts,
+    possible_bases,
+)
+from pilot.containers.runtime import Bind, ContainerLaunch, Reason, Rung, Runtime
+from pilot.containers.search import inspect_file
+from pilot.images import ImageStore, LocalImage
+from transport.errors import OperatorError, PilotError
+from transport.messages import Record
+
+_FAILURE_KEPT_S = 300.0
+_REMEMBERED_MAX = 256
+_OTHER_BASE = frozenset({Reason.NO_MOUNT_POINT, Reason.NOT_MOUNTED, Reason.NOT_WRITABLE})
+"""What another base may cure."""
+_OTHER_RUNTIME = frozenset(
+    {Reason.ARCHITECTURE, Reason.IMAGE_FORMAT, Reason.IMAGE_FORBIDDEN, Reason.BINDS_FORBIDDEN}
+)
+"""What no other rung of the same runtime cures."""
+
+
+class ContainerPolicy(StrEnum):
+    """What the settings say about containers."""
+
+    REQUIRE = "require"
+    PREFER = "prefer"
+    NEVER = "never"
+
+
+class Step(Record, frozen=True, kw_only=True):
+    """A step of the ladder that was tried and didn't hold."""
+
+    runtime: Runtime
+    rung: Rung | None
+    """None: the runtime can't be used at all."""
+    image: str
+    base: str
+    reason: Reason
+    detail: str
+
+    def __str__(self) -> str:
+        how = "" if self.rung is None else f" {self.rung}"
+        what = f" with {self.image}" if self.image else ""
+        mapped = f" on its {self.base}" if self.base not in ("", TMP_BASE) else ""
+        return (
+            f"{self.runtime.path}{how} doesn't work{what}{mapped} [{self.reason}]: {self.detail}."
+        )
+
+
+class Choice(Record, frozen=True, kw_only=True):
+    """What a job gets: a runtime and how to use it, or None for bare, and why."""
+
+    runtime: Runtime | None = None
+    rung: Rung = Rung()
+    image: LocalImage | None = None
+    """In the form in which the runtime takes it."""
+    tree: ImageTree = ImageTree()
+    base: str = TMP_BASE
+    """Of the mount plan."""
+    steps: tuple[Step, ...] = ()
+    reasons: tuple[str, ...] = ()
+    """A sentence for everything that was tried and didn't work: for the job's trace."""
+
+
+class ContainerTools(Record, frozen=True, kw_only=True):
+    """What a node has for containers, found once."""
+
+    runtimes: tuple[Runtime, ...]
+    bundle: Bundle
+    images: ImageStore
+    scratch_directory: Path
+    """On the node's own disk: for the checks' work directories."""
+    site_binds: tuple[Bind, ...] = ()
+    """Part of every launch (/cvmfs, say)."""
+
+
+class Ladder:
+    """Chooses for each job, and remembers what works on this node."""
+
+    def __init__(
+        self,
+        tools: ContainerTools,
+        *,
+        make_nonce: Callable[[], str],
+        host: Mapping[str, str],
+        timeout_s: float = 30.0,
+    ) -> None:
+        """``make_nonce`` returns another string each time; ``host`` is the pilot's environment."""
+        self._tools = tools
+        self._make_nonce = make_nonce
+        self._host = host
+        self._timeout_s = timeout_s
+        self._remembered: dict[tuple[object, ...], tuple[Verification, float]] = {}
+        self._one_at_a_time = asyncio.Lock()
+
+    @property
+    def tools(self) -> ContainerTools:
+        """What the node has for containers."""
+        return self._tools
+
+    async def choose(self, reference: str, policy: ContainerPolicy, *, digest: str = "") -> Choice:
+        """Return what a job with this image gets.
+
+        Waits for the checks that aren't remembered: each has its own deadline. Where the policy
+        is require, raises `UserError` for an image that can't be used and `OperatorError` when
+        no runtime works; else the choice is bare, with reasons.
+        """
+        if policy is ContainerPolicy.NEVER:
+            return Choice(reasons=("Containers are switched off in the settings.",))
+        try:
+            image = await self._tools.images.get(reference, digest=digest)
+            async with self._one_at_a_time:
+                choice = await self._climb(image)
+        except PilotError as error:
+            if policy is ContainerPolicy.REQUIRE:
+                raise
+            return Choice(reasons=(str(error),))
+        if choice.runtime is None and policy is ContainerPolicy.REQUIRE:
+            raise OperatorError(" ".join(choice.reasons))
+        return choice
+
+    async def _climb(self, image: LocalImage) -> Choice:
+        steps: list[Step] = []
+        for runtime in self._tools.runtimes:
+            found = await self._climb_runtime(runtime, image, steps)
+            if found is not None:
+                return found
+        none = () if self._tools.runtimes else ("No container runtime was found on this node.",)
+        return Choice(steps=tuple(steps), reasons=(*none, *map(str, steps)))
+
+    async def _climb_runtime(
+        self, runtime: Runtime, image: LocalImage, steps: list[Step]
+    ) -> Choice | None:
+        dialect = dialect_of(runtime.kind)
+        try:
+            if image.form not in dialect.image_forms:
+                image = await self._tools.images.as_directory(image)
+            tree = await self._tools.images.tree(image)
+            bases = possible_bases(tree, dialect.layers)
+        except NoMountPoint as error:
+            steps.append(_unusable(runtime, Reason.NO_MOUNT_POINT, error))
+            return None
+        except OperatorError as error:
+            steps.append(_unusable(runtime, Reason.IMAGE_FORM, error))
+            return None
+        state = (await inspect_file(runtime.path)).state
+        for rung in dialect.rungs(runtime, is_root=os.geteuid() == 0):
+            for base in bases:
+                way = _Way(
+                    runtime=runtime,
+                    runtime_state=state,
+                    rung=rung,
+                    image=image,
+                    tree=tree,
+                    base=base,
+                )
+                verification = await self._verified(way)
+                if verification.works:
+                    return _choice(way, steps)
+                steps.append(_failed(way, verification))
+                if verification.reason not in _OTHER_BASE:
+                    break
+            if steps[-1].reason in _OTHER_RUNTIME:
+                break
+        return None
+
+    async def _verified(self, way: _Way) -> Verification:
+        now = asyncio.get_running_loop().time()
+        key = way.key
+        verification, kept_until = self._remembered.get(key, (None, 0.0))
+        if verification is None or (not verification.works and now >= kept_until):
+            verification = await self._try(way)
+            self._remembered.pop(key, None)
+            self._remembered[key] = (verification, now + _FAILURE_KEPT_S)
+            while len(self._remembered) > _REMEMBERED_MAX:
+                del self._remembered[next(iter(self._remembered))]
+        return verification
+
+    async def _try(self, way: _Way) -> Verification:
+        nonce = self._make_nonce()
+        with self._check_directories(nonce) as root:
+            plan = way.plan(
+                Wanted(
+                    work=f"{root}/work",
+                    output=f"{root}/output",
+                    private=f"{root}/private",
+                    bundle=str(self._tools.bundle.root),
+                    mount_tree=f"{root}/mounts",
+                    site=self._tools.site_binds,
+                )
+            )
+            make_mount_points(plan)
+            launch = ContainerLaunch(
+                runtime=way.runtime,
+                image=way.image.path,
+                image_form=way.image.form,
+                binds=plan.binds,
+                working_directory=plan.work,
+                scratch_directory=f"{root}/scratch",
+                rung=way.rung,
+            )
+            asked = Asked(
+                nonce=nonce,
+                writable=(plan.work, plan.output, plan.private),
+                read_only=(plan.bundle,),
+                own_pid_namespace=way.rung.own_pid_namespace,
+                host_pid_namespace=own_pid_namespace(),
+            )
+            command = (*self._tools.bundle.command(plan.bundle), "check")
+            return await verify(launch, command, asked, host=self._host, timeout_s=self._timeout_s)
+
+    @contextmanager
+    def _check_directories(self, nonce: str) -> Iterator[str]:
+        place = self._tools.scratch_directory
+        try:
+            root = Path(tempfile.mkdtemp(prefix="check-", dir=place))
+            for name in (*JOB_DIRECTORIES, "scratch", "mounts"):
+                (root / name).mkdir()
+            for name in JOB_DIRECTORIES:
+                (root / name / "nonce").write_text(nonce)
+        except OSError as error:
+            raise OperatorError(
+                f"No container can be checked in {place}: {error.strerror}."
+            ) from error
+        try:
+            yield str(root)
+        finally:
+            shutil.rmtree(root, ignore_errors=True)
+
+
+class _Way(Record, frozen=True, kw_only=True):
+    """One way to run an image: all that a verification depends on."""
+
+    runtime: Runtime
+    runtime_state: str
+    rung: Rung
+    image: LocalImage
+    tree: ImageTree
+    base: str
+
+    @property
+    def key(self) -> tuple[object, ...]:
+        """By which its verification is remembered."""
+        image = (self.image.path, self.image.form, self.image.state)
+        return (self.runtime, self.runtime_state, self.rung, image, self.base)
+
+    def plan(self, wanted: Wanted) -> MountPlan:
+        """Return where everything goes."""
+        return plan_mounts(wanted, self.base, self.tree, dialect_of(self.runtime.kind).layers)
+
+
+def _choice(way: _Way, steps: Sequence[Step]) -> Choice:
+    return Choice(
+        runtime=way.runtime,
+        rung=way.rung,
+        image=way.image,
+        tree=way.tree,
+        base=way.base,
+        steps=tuple(steps),
+        reasons=tuple(map(str, steps)),
+    )
+
+
+def _failed(way: _Way, verification: Verification) -> Step:
+    assert verification.reason is not None, "what doesn't work has a reason"
+    return Step(
+        runtime=way.runtime,
+        rung=way.rung,
+        image=way.image.reference,
+        base=way.base,
+        reason=verification.reason,
+        detail=verification.detail,
+    )
+
+
+def _unusable(runtime: Runtime, reason: Reason, error: OperatorError) -> Step:
+    return Step(
+        runtime=runtime, rung=None, image="", base="", reason=reason, detail=str(error).rstrip(".")
+    )

@@ -1,0 +1,5 @@
+"""Container images: what a job names, found on this node's disk, with its digest."""
+
+from pilot.images.store import ImageStore, LocalImage
+
+__all__ = ["ImageStore", "LocalImage"]

@@ -1,0 +1,167 @@
+"""Launches wrappers as child processes: in a container where that was found to work, or bare.
+
+Everything that depends on the node is decided before (`pilot.containers.ladder`), everything
+about the command line is pure (`pilot.launching.bare`, `pilot.launching.contained`). What is
+left is to make the directories and the pipes, and to start.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import secrets
+from collections.abc import Awaitable, Callable, Mapping
+from pathlib import Path
+
+import msgspec
+
+from actors.outputs import outputs_to_save
+from actors.ports import LaunchedWrapper, LaunchOrder
+from pilot.children import OWN_CHILDREN
+from pilot.containers.ladder import ContainerPolicy, Ladder
+from pilot.containers.mounts import make_mount_points
+from pilot.job_files import JobFiles
+from pilot.launching.bare import bare_plan
+from pilot.launching.child import ChildWrapper, abandon, spawned
+from pilot.launching.contained import contained_mounts, contained_plan
+from pilot.launching.plan import Attempt, LaunchPlan, is_own_state
+from pilot.packages import packages_environment
+from pilot.plain_files import is_plain_directory
+from pilot.recovery import write_owner
+from pilot.staging import LocalStager
+from transport.errors import OperatorError, UserError
+from transport.messages import JobDescription, Record, SavedFile
+from transport.session import LinkOptions, Role
+from transport.stdio import stdio_link
+
+
+class LauncherOptions(Record, frozen=True, kw_only=True):
+    """What the settings say about launching."""
+
+    state: Path
+    site: str = ""
+    policy: ContainerPolicy = ContainerPolicy.PREFER
+    image: str = ""
+    """For jobs that name none."""
+    packages_command: str = ""
+    link: LinkOptions = msgspec.field(default_factory=LinkOptions)
+
+
+class NodeLauncher:
+    """Launches on this node; `actors.ports.WrapperLauncher`."""
+
+    def __init__(
+        self,
+        options: LauncherOptions,
+        host: Mapping[str, str],
+        make_ladder: Callable[[], Awaitable[Ladder]],
+    ) -> None:
+        """``host`` is the agent's own environment; ``make_ladder`` is called once, when needed."""
+        self._options = options
+        self._host = dict(host)
+        self._make_ladder = make_ladder
+        self._ladder: Ladder | None = None
+        self._marks: dict[tuple[int, int], str] = {}
+        self._ladder_lock = asyncio.Lock()
+
+    async def launch(self, order: LaunchOrder) -> LaunchedWrapper:
+        """Start a wrapper for ``order``; see `actors.ports.WrapperLauncher`."""
+        files = self._files(order)
+        await asyncio.to_thread(self._check_sources, order.description)
+        await asyncio.to_thread(self._make_room, files)
+        mark = secrets.token_hex(16)
+        self._marks[order.job_id, order.attempt] = mark
+        OWN_CHILDREN.add_mark(mark)
+        attempt = Attempt(
+            order=order, files=files, mark=mark, site=self._options.site, host=self._host
+        )
+        image = order.description.container_image or self._options.image
+        if not image and self._options.policy is not ContainerPolicy.REQUIRE:
+            plan = bare_plan(attempt, ("bare: no container image is asked for",))
+        else:
+            plan = await self._contained(attempt, image)
+        plan = await self._with_packages(order.description, plan)
+        await asyncio.to_thread(write_owner, files, mark)
+        child, read_fd, write_fd = await spawned(plan, files.log)
+        try:
+            link = await stdio_link(
+                Role.AGENT,
+                read_fd=read_fd,
+                write_fd=write_fd,
+                epoch=secrets.randbits(31) + 1,
+                options=self._options.link,
+            )
+        except BaseException:
+            abandon(child)  # Nobody will hold it; the descriptors are the link's to close.
+            raise
+        return ChildWrapper(child, link, plan, files, mark)
+
+    async def rescue(self, order: LaunchOrder) -> tuple[SavedFile, ...]:
+        """Save what a wrapper left that died before it could; as for a failed job."""
+        files = self._files(order)
+        if not (is_plain_directory(files.work) and is_plain_directory(files.output)):
+            raise OperatorError(f"{files.root} was tampered with; nothing is saved from it")
+        specs = outputs_to_save(order.description, job_id=order.job_id, has_failed=True)
+        saved = await LocalStager().stage_out(specs, str(files.work), str(files.output))
+        return saved.files
+
+    async def clean(self, order: LaunchOrder) -> None:
+        """Remove what the attempt left on the node's disk, but for its outputs and its log."""
+        OWN_CHILDREN.discard_mark(self._marks.pop((order.job_id, order.attempt), ""))
+        await asyncio.to_thread(self._files(order).remove_transient)
+
+    async def _with_packages(self, description: JobDescription, plan: LaunchPlan) -> LaunchPlan:
+        """Add what the job's packages need to the payload's environment; its own values win."""
+        if not description.packages:
+            return plan
+        command, own = self._options.packages_command, plan.paths.environment
+        if not command:
+            text = "Packages are named, but the setting packages_command is not: none is set up"
+            return msgspec.structs.replace(plan, traces=(*plan.traces, text))
+        found = await packages_environment(command, description.packages, path=own["PATH"])
+        environment = {**found, **own, "PATH": found.get("PATH", own["PATH"])}
+        paths = msgspec.structs.replace(plan.paths, environment=environment)
+        text = f"packages: {', '.join(description.packages)} ({len(found)} variables)"
+        return msgspec.structs.replace(plan, paths=paths, traces=(*plan.traces, text))
+
+    def _check_sources(self, description: JobDescription) -> None:
+        """Refuse to show a job the pilot's own state: keys, queue and other jobs' directories."""
+        state = os.path.realpath(self._options.state)
+        for file in (*description.inputs, *description.input_data):
+            if is_own_state(os.path.realpath(file.source), state):
+                raise UserError(f"input {file.name}: {file.source} is the pilot's own")
+        image = description.container_image
+        if image.startswith("/"):
+            place = os.path.realpath(image).rstrip("/") + "/"
+            if f"{state}/".startswith(place) or place.startswith(f"{state}/"):
+                raise UserError(f"the container image {image} holds the pilot's own state")
+
+    def _files(self, order: LaunchOrder) -> JobFiles:
+        return JobFiles.of(self._options.state, order.job_id, order.attempt)
+
+    def _make_room(self, files: JobFiles) -> None:
+        files.remove_earlier_attempts()
+        files.make()
+
+    async def _contained(self, attempt: Attempt, reference: str) -> LaunchPlan:
+        policy, digest = self._options.policy, attempt.order.description.container_image_digest
+        if policy is ContainerPolicy.NEVER:
+            return bare_plan(attempt, ("bare: containers are switched off",))
+        try:
+            ladder = await self._made_ladder()
+            choice = await ladder.choose(reference, policy, digest=digest)
+        except OperatorError as error:
+            if policy is ContainerPolicy.REQUIRE:
+                raise
+            return bare_plan(attempt, (f"bare: {error}",))
+        if choice.runtime is None:
+            return bare_plan(attempt, (*choice.reasons, "bare: no container works"))
+        mounts = contained_mounts(attempt, choice, ladder.tools)
+        await asyncio.to_thread(make_mount_points, mounts)
+        return contained_plan(attempt, choice, ladder.tools.bundle, mounts)
+
+    async def _made_ladder(self) -> Ladder:
+        async with self._ladder_lock:
+            if self._ladder is None:
+                self._ladder = await self._make_ladder()
+            return self._ladder
