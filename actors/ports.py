@@ -249,6 +249,13 @@ class LaunchedWrapper(Protocol):
         """Send a signal to the launched process; does nothing when it is gone."""
         ...
 
+    def failed_to_start(self, why: str) -> bool:
+        """Take that it died before its first word; return whether the next is launched otherwise.
+
+        So it is for a container that was seen working and broke: the next launch avoids it.
+        """
+        ...
+
 
 class WrapperPaths(Record, frozen=True, kw_only=True):
     """Where things are, as the wrapper sees them."""

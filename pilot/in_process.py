@@ -175,6 +175,10 @@ class InProcessWrapper:
         """Return the location itself: the wrapper sees what the host sees."""
         return location
 
+    def failed_to_start(self, why: str) -> bool:
+        """Return False: there is only this one way."""
+        return False
+
     def signal(self, number: int) -> None:
         """Take TERM as a wish to stop and KILL as the end; others do nothing."""
         if self._ended.done():

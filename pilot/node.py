@@ -31,6 +31,7 @@ from pilot.authority import NodeAuthority
 from pilot.bundle import build_bundle
 from pilot.clock import SystemClock
 from pilot.containers.ladder import ContainerTools, Ladder
+from pilot.containers.memory import Memory
 from pilot.containers.search import find_runtimes
 from pilot.images import ImageStore
 from pilot.launching import LauncherOptions, NodeLauncher
@@ -215,4 +216,10 @@ async def make_ladder(settings: Settings) -> Ladder:
     tools = ContainerTools(
         runtimes=runtimes, bundle=bundle, images=ImageStore(), scratch_directory=scratch
     )
-    return Ladder(tools, make_nonce=partial(secrets.token_hex, 8), host=os.environ)
+    return Ladder(
+        tools,
+        make_nonce=partial(secrets.token_hex, 8),
+        host=os.environ,
+        memory=await asyncio.to_thread(Memory, settings.state_directory / "verified.json"),
+        clock=SystemClock(),
+    )

@@ -4,7 +4,7 @@ Each runtime is tried in the job's own image, down a ladder: its rungs (with a P
 its own, then without, ...), then the next runtime; where an image lacks the mount points, the
 same rung with the job mapped onto another of the image's directories. What came of it is
 remembered by all that it depends on (the runtime's program and configuration, the kernel, the
-image, the bundle); a failure for some minutes only, as a busy node may fail once.
+image, the bundle); see `pilot.containers.memory`.
 """
 
 from __future__ import annotations
@@ -18,9 +18,11 @@ from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
 
+from actors.ports import Clock
 from pilot.bundle import Bundle
 from pilot.containers.check import Asked, Verification, own_pid_namespace, verify
 from pilot.containers.dialects import dialect_of
+from pilot.containers.memory import Memory, key_of
 from pilot.containers.mounts import (
     JOB_DIRECTORIES,
     TMP_BASE,
@@ -33,13 +35,11 @@ from pilot.containers.mounts import (
     possible_bases,
 )
 from pilot.containers.runtime import Bind, ContainerLaunch, Reason, Rung, Runtime
-from pilot.containers.search import inspect_file
+from pilot.containers.search import Glances
 from pilot.images import ImageStore, LocalImage
 from transport.errors import OperatorError, PilotError
 from transport.messages import Record
 
-_FAILURE_KEPT_S = 300.0
-_REMEMBERED_MAX = 256
 _OTHER_BASE = frozenset({Reason.NO_MOUNT_POINT, Reason.NOT_MOUNTED, Reason.NOT_WRITABLE})
 """What another base may cure."""
 _OTHER_RUNTIME = frozenset(
@@ -86,6 +86,8 @@ class Choice(Record, frozen=True, kw_only=True):
     tree: ImageTree = ImageTree()
     base: str = TMP_BASE
     """Of the mount plan."""
+    key: str = ""
+    """By which it is remembered that this works."""
     steps: tuple[Step, ...] = ()
     reasons: tuple[str, ...] = ()
     """A sentence for everything that was tried and didn't work: for the job's trace."""
@@ -112,14 +114,18 @@ class Ladder:
         *,
         make_nonce: Callable[[], str],
         host: Mapping[str, str],
+        memory: Memory,
+        clock: Clock,
         timeout_s: float = 30.0,
     ) -> None:
         """``make_nonce`` returns another string each time; ``host`` is the pilot's environment."""
         self._tools = tools
         self._make_nonce = make_nonce
         self._host = host
+        self._memory = memory
+        self._clock = clock
         self._timeout_s = timeout_s
-        self._remembered: dict[tuple[object, ...], tuple[Verification, float]] = {}
+        self._glances = Glances()
         self._one_at_a_time = asyncio.Lock()
 
     @property
@@ -138,8 +144,7 @@ class Ladder:
             return Choice(reasons=("Containers are switched off in the settings.",))
         try:
             image = await self._tools.images.get(reference, digest=digest)
-            async with self._one_at_a_time:
-                choice = await self._climb(image)
+            choice = await self._climb(image)
         except PilotError as error:
             if policy is ContainerPolicy.REQUIRE:
                 raise
@@ -172,7 +177,7 @@ class Ladder:
         except OperatorError as error:
             steps.append(_unusable(runtime, Reason.IMAGE_FORM, error))
             return None
-        state = (await inspect_file(runtime.path)).state
+        state = await self._state_of(runtime)
         for rung in dialect.rungs(runtime, is_root=os.geteuid() == 0):
             for base in bases:
                 way = _Way(
@@ -182,6 +187,7 @@ class Ladder:
                     image=image,
                     tree=tree,
                     base=base,
+                    bundle=self._tools.bundle.root.name,
                 )
                 verification = await self._verified(way)
                 if verification.works:
@@ -193,17 +199,31 @@ class Ladder:
                 break
         return None
 
+    async def _state_of(self, runtime: Runtime) -> str:
+        """Return what changes when the runtime, or how a site configured it, does."""
+        paths = (runtime.path, *dialect_of(runtime.kind).configuration(runtime))
+        return " ".join([await self._glances.state(path) for path in paths])
+
+    def launch_failed(self, choice: Choice, why: str) -> bool:
+        """Take that a launch failed which was verified; return whether there is another way.
+
+        It is not gone again for as long as a failure is remembered.
+        """
+        if choice.key:
+            failed = Verification(works=False, reason=Reason.BROKE_LATER, detail=why)
+            self._memory.put(choice.key, failed, self._clock.now())
+        return bool(choice.key)
+
     async def _verified(self, way: _Way) -> Verification:
-        now = asyncio.get_running_loop().time()
-        key = way.key
-        verification, kept_until = self._remembered.get(key, (None, 0.0))
-        if verification is None or (not verification.works and now >= kept_until):
-            verification = await self._try(way)
-            self._remembered.pop(key, None)
-            self._remembered[key] = (verification, now + _FAILURE_KEPT_S)
-            while len(self._remembered) > _REMEMBERED_MAX:
-                del self._remembered[next(iter(self._remembered))]
-        return verification
+        verification = self._memory.get(way.key, self._clock.now())
+        if verification is not None:
+            return verification
+        async with self._one_at_a_time:  # Many jobs may want to know the same.
+            verification = self._memory.get(way.key, self._clock.now())
+            if verification is None:
+                verification = await self._try(way)
+                self._memory.put(way.key, verification, self._clock.now())
+            return verification
 
     async def _try(self, way: _Way) -> Verification:
         nonce = self._make_nonce()
@@ -266,12 +286,23 @@ class _Way(Record, frozen=True, kw_only=True):
     image: LocalImage
     tree: ImageTree
     base: str
+    bundle: str
 
     @property
-    def key(self) -> tuple[object, ...]:
+    def key(self) -> str:
         """By which its verification is remembered."""
-        image = (self.image.path, self.image.form, self.image.state)
-        return (self.runtime, self.runtime_state, self.rung, image, self.base)
+        return key_of(
+            {
+                "runtime": self.runtime,
+                "runtime_state": self.runtime_state,
+                "rung": self.rung,
+                "image": (self.image.path, self.image.form, self.image.state, self.image.digest),
+                "base": self.base,
+                "bundle": self.bundle,
+                "kernel": os.uname().release,
+                "uid": os.geteuid(),
+            }
+        )
 
     def plan(self, wanted: Wanted) -> MountPlan:
         """Return where everything goes."""
@@ -285,6 +316,7 @@ def _choice(way: _Way, steps: Sequence[Step]) -> Choice:
         image=way.image,
         tree=way.tree,
         base=way.base,
+        key=way.key,
         steps=tuple(steps),
         reasons=tuple(map(str, steps)),
     )

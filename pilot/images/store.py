@@ -6,7 +6,7 @@ from pathlib import Path
 
 from pilot.containers.mounts import ImageTree
 from pilot.containers.runtime import ImageForm, checked_image
-from pilot.containers.search import inspect_file
+from pilot.containers.search import Glances
 from transport.errors import OperatorError, UserError
 from transport.messages import Record
 
@@ -29,6 +29,9 @@ class LocalImage(Record, frozen=True, kw_only=True):
 class ImageStore:
     """Finds the images that jobs name."""
 
+    def __init__(self) -> None:
+        self._glances = Glances()
+
     async def get(self, reference: str, *, digest: str = "") -> LocalImage:
         """Return the image that a job names; it has this digest, if one is given.
 
@@ -37,7 +40,7 @@ class ImageStore:
         """
         if not reference:
             raise UserError("No container image is named, by the job or in the settings.")
-        found = await inspect_file(checked_image(reference))
+        found = await self._glances.look(checked_image(reference))
         if found.problem:
             by_whom = OperatorError if found.is_hung else UserError
             raise by_whom(f"The container image {reference} can't be used: {found.problem}.")

@@ -11,6 +11,7 @@ import asyncio
 import os
 import secrets
 from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -158,7 +159,8 @@ class NodeLauncher:
             return bare_plan(attempt, (*choice.reasons, "bare: no container works"))
         mounts = contained_mounts(attempt, choice, ladder.tools)
         await asyncio.to_thread(make_mount_points, mounts)
-        return contained_plan(attempt, choice, ladder.tools.bundle, mounts)
+        plan = contained_plan(attempt, choice, ladder.tools.bundle, mounts)
+        return msgspec.structs.replace(plan, launch_failed=partial(ladder.launch_failed, choice))
 
     async def _made_ladder(self) -> Ladder:
         async with self._ladder_lock:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from actors.ports import LaunchOrder, WrapperPaths
@@ -41,6 +41,8 @@ class LaunchPlan(Record, frozen=True, kw_only=True):
     container: str | None
     traces: tuple[str, ...]
     paths: WrapperPaths
+    launch_failed: Callable[[str], bool] = lambda _: False
+    """Takes why it died before its first word; returns whether there is another way."""
 
 
 def is_own_state(path: str, state: str) -> bool:

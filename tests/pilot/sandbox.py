@@ -83,13 +83,23 @@ def script(path: Path, text: str) -> Path:
     return path
 
 
-# answer NAMESPACE "$@" answers a self-check as it should be, from that PID namespace.
+# answer NAMESPACE "$@" answers a self-check as it should be, from that PID namespace: the bundle,
+# which comes last of the directories, can't be written.
 _ANSWER = r"""
 answer() {
   namespace=$1
-  for nonce; do :; done
-  printf '{"nonce":"%s","pid":14,"pid_namespace":%s,"user_namespace":2,"uid":0,' $nonce $namespace
-  printf '"work_is_writable":true,"python":"3.11"}\n'
+  while [ "$1" != check ]; do shift; done
+  nonce=$2; shift 2
+  printf '{"nonce":"%s","pid":14,"namespaces":{"pid":%s},"uid":0,' $nonce $namespace
+  printf '"uid_map":"","cgroup":"","mounts":1,"no_new_privileges":true,"python":"3.11",'
+  printf '"directories":['
+  while [ $# -gt 0 ]; do
+    writable=true; comma=,
+    if [ $# = 1 ]; then comma=; case $1 in */pilot) writable=false;; esac; fi
+    printf '{"path":"%s","nonce":"%s","is_writable":%s}%s' "$1" $nonce $writable "$comma"
+    shift
+  done
+  printf ']}\n'
 }
 """
 

@@ -15,13 +15,13 @@ from pathlib import Path
 
 import pytest
 
-import pilot.bundle
+import pilot.bundle.build
 from pilot.bundle import Bundle, build_bundle
 from tests.pilot.sandbox import USERS, as_user, public_directory
 from transport.errors import OperatorError
 
 pytestmark = pytest.mark.real
-REPOSITORY = Path(__file__).parents[2]
+REPOSITORY = Path(__file__).parents[3]
 
 # What a wrapper does with its bundle, in short.
 PROGRAM = """
@@ -214,7 +214,7 @@ def test_a_full_disk_leaves_no_half_bundle(tmp_path: Path, monkeypatch: pytest.M
     def no_room(source: Path, target: Path) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(target))
 
-    monkeypatch.setattr(pilot.bundle, "copy_bytecode", no_room)
+    monkeypatch.setattr(pilot.bundle.build, "copy_bytecode", no_room)
 
     with pytest.raises(OperatorError, match="no room for a bundle"):
         build_bundle(tmp_path)
