@@ -334,8 +334,7 @@ class WorkUnit(Reporter):
             yield Unschedule("ttl")
             yield Unschedule("ladder")
             yield from self._await("saving", self._options.saving_s)
-        container = self._wrapper.container if self._wrapper is not None else None
-        yield from self.report_status(status, at, container)
+        yield from self.report_status(status, at, self._wrapper)
 
     def _credential_request(self, request: RequestCredential) -> IssueCredential:
         return IssueCredential(

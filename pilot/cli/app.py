@@ -54,7 +54,11 @@ def run(
     container: Annotated[
         ContainerPolicy | None, typer.Option(help="Whether jobs must run in a container.")
     ] = None,
+    runtime: Annotated[
+        str, typer.Option(help="Container runtimes to try, in this order, with commas between.")
+    ] = "",
     image: Annotated[str, typer.Option(help="Container image for jobs that name none.")] = "",
+    image_digest: Annotated[str, typer.Option(help="sha256:... that this image must have.")] = "",
     cores: Annotated[int | None, typer.Option(help="Cores to offer.")] = None,
     log_level: Annotated[str, typer.Option(help="debug, info, warning or error.")] = "",
     log_format: Annotated[str, typer.Option(help="console or json.")] = "",
@@ -71,6 +75,8 @@ def run(
         settings_file,
         state=state,
         container=container,
+        runtimes=runtime,
+        image_digest=image_digest,
         image=str(Path(image).absolute()) if image and "://" not in image else image,
         cores=cores,
         log_level=log_level,

@@ -1,5 +1,5 @@
 """Container images: what a job names, found on this node's disk, with its digest."""
 
-from pilot.images.store import ImageStore, LocalImage
+from pilot.images.store import ImageStore, LocalImage, check_digest
 
-__all__ = ["ImageStore", "LocalImage"]
+__all__ = ["ImageStore", "LocalImage", "check_digest"]

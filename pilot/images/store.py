@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from pilot.containers.mounts import ImageTree
@@ -11,6 +12,13 @@ from transport.errors import OperatorError, UserError
 from transport.messages import Record
 
 _SQUASHFS_MAGIC = b"hsqs"
+_DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
+
+
+def check_digest(digest: str, where: str) -> None:
+    """Raise `UserError` for what is no digest; ``where`` begins the sentence."""
+    if not _DIGEST.fullmatch(digest):
+        raise UserError(f"{where} is {digest!r}: write sha256: and 64 hexadecimal digits.")
 
 
 class LocalImage(Record, frozen=True, kw_only=True):

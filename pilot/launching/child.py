@@ -43,6 +43,7 @@ class ChildWrapper:
         self.link = link
         self.launcher_pid = child.pid
         self.container = plan.container
+        self.image = plan.image
         self.traces = plan.traces
         # All that the job can write: a container's /tmp and the outputs count, too.
         self.work_directory = str(files.root)

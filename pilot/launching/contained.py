@@ -6,7 +6,7 @@ import os
 
 import msgspec
 
-from actors.ports import WrapperPaths
+from actors.ports import ImageUsed, WrapperPaths
 from pilot.bundle import Bundle
 from pilot.containers.dialects import dialect_of
 from pilot.containers.ladder import Choice, ContainerTools
@@ -60,6 +60,7 @@ def contained_plan(
         command=(*dialect.command(launch), *bundle.command(mounts.bundle), "run"),
         environment=dialect.environment(launch, attempt.host),
         container=runtime.kind.value,
+        image=ImageUsed(reference=choice.image.reference, digest=choice.image.digest),
         traces=(*batch_trace(attempt.host), *choice.reasons, *mounts.notes, used),
         paths=WrapperPaths(
             work_directory=mounts.work,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from actors.ports import LaunchOrder, WrapperPaths
+from actors.ports import ImageUsed, LaunchOrder, WrapperPaths
 from pilot.job_files import JobFiles, payload_environment
 from transport.messages import Record
 
@@ -39,6 +39,7 @@ class LaunchPlan(Record, frozen=True, kw_only=True):
     command: tuple[str, ...]
     environment: dict[str, str]
     container: str | None
+    image: ImageUsed | None = None
     traces: tuple[str, ...]
     paths: WrapperPaths
     launch_failed: Callable[[str], bool] = lambda _: False

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from actors.ports import LaunchedWrapper, LaunchOrder, WrapperExit, WrapperPaths
+from actors.ports import ImageUsed, LaunchedWrapper, LaunchOrder, WrapperExit, WrapperPaths
 from tests.fakes.watched import Gate, Watched
 from transport.events import Closed, MessageReceived, Opened, SessionEvent
 from transport.link import Link
@@ -71,6 +71,7 @@ class HandWrapper(HandEnd):
         work_directory="/nowhere/work", output_directory="/output", private_directory="/private"
     )
     launcher_pid = 77
+    image: ImageUsed | None = None
 
     def __init__(
         self,
