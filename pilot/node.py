@@ -237,6 +237,7 @@ async def make_ladder(settings: Settings) -> Ladder:
         host=os.environ,
         memory=await asyncio.to_thread(Memory, settings.state_directory / "verified.json"),
         clock=SystemClock(),
+        timeout_s=settings.container_check_s,
     )
 
 

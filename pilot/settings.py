@@ -59,6 +59,8 @@ class Settings(Record, frozen=True, kw_only=True, forbid_unknown_fields=True):
     binds: str = "/cvmfs"
     """Directories of the node that jobs see, read-only, at the same place in their container,
     separated by commas; one that isn't there is left out."""
+    container_check_s: float = 30.0
+    """For one try of a container runtime; one that takes longer doesn't work."""
     bundle: str = ""
     """Directory to keep the wrapper's bundle in; empty: in the state directory."""
     catalogue: dict[str, str] = {}  # noqa: RUF012 - msgspec copies it

@@ -43,9 +43,16 @@ from transport.messages import Record
 _OTHER_BASE = frozenset({Reason.NO_MOUNT_POINT, Reason.NOT_MOUNTED, Reason.NOT_WRITABLE})
 """What another base may cure."""
 _OTHER_RUNTIME = frozenset(
-    {Reason.ARCHITECTURE, Reason.IMAGE_FORMAT, Reason.IMAGE_FORBIDDEN, Reason.BINDS_FORBIDDEN}
+    {
+        Reason.NO_ANSWER,
+        Reason.FLOODED,
+        Reason.ARCHITECTURE,
+        Reason.IMAGE_FORMAT,
+        Reason.IMAGE_FORBIDDEN,
+        Reason.BINDS_FORBIDDEN,
+    }
 )
-"""What no other rung of the same runtime cures."""
+"""What no other rung of the same runtime cures, or what would cost the whole deadline again."""
 
 
 class ContainerPolicy(StrEnum):
