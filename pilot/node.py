@@ -35,6 +35,7 @@ from pilot.containers.ladder import ContainerTools, Ladder
 from pilot.containers.memory import Memory
 from pilot.containers.runtime import Bind
 from pilot.containers.search import find_runtimes, inspect_file
+from pilot.containers.trial import Trial
 from pilot.images import ImageStore
 from pilot.launching import LauncherOptions, NodeLauncher
 from pilot.process_table import LocalProcessTable, own_mark
@@ -224,21 +225,17 @@ async def make_ladder(settings: Settings) -> Ladder:
     scratch = settings.state_directory / "checks"
     shutil.rmtree(scratch, ignore_errors=True)
     scratch.mkdir(mode=0o700, parents=True, exist_ok=True)
-    tools = ContainerTools(
-        runtimes=runtimes,
+    trial = Trial(
         bundle=bundle,
-        images=ImageStore(),
         scratch_directory=scratch,
-        site_binds=await _site_binds(split_list(settings.binds)),
-    )
-    return Ladder(
-        tools,
         make_nonce=partial(secrets.token_hex, 8),
         host=os.environ,
-        memory=await asyncio.to_thread(Memory, settings.state_directory / "verified.json"),
-        clock=SystemClock(),
+        site_binds=await _site_binds(split_list(settings.binds)),
         timeout_s=settings.container_check_s,
     )
+    tools = ContainerTools(runtimes=runtimes, images=ImageStore(), trial=trial)
+    memory = await asyncio.to_thread(Memory, settings.state_directory / "verified.json")
+    return Ladder(tools, memory, SystemClock())
 
 
 async def _site_binds(paths: Sequence[str]) -> tuple[Bind, ...]:
