@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from pilot.bundle import Bundle
+from pilot.bundle import WRAPPER_VARIABLES, Bundle
 from pilot.containers.check import Asked, Verification, own_pid_namespace, verify
 from pilot.containers.dialects import dialect_of
 from pilot.containers.memory import key_of
@@ -99,6 +99,7 @@ class Trial(Record, frozen=True, kw_only=True):
                 working_directory=plan.work,
                 scratch_directory=f"{root}/scratch",
                 rung=way.rung,
+                environment=WRAPPER_VARIABLES,
             )
             asked = Asked(
                 nonce=nonce,
