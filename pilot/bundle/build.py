@@ -174,7 +174,8 @@ def _fill(bundle: Bundle, inputs: Inputs) -> None:
     copy_loader(inputs.loader, bundle.loader)
     modules = reachable(
         WRAPPER_ROOTS,
-        inputs.search_path,
+        stdlib=(inputs.stdlib, inputs.extensions),
+        homes=inputs.homes,
         ours=OUR_PACKAGES,
         whole=WHOLE_PACKAGES,
         not_followed=NOT_FOLLOWED,
@@ -184,21 +185,20 @@ def _fill(bundle: Bundle, inputs: Inputs) -> None:
 
 
 def _copy_module(name: str, file: Path, bundle: Bundle, inputs: Inputs) -> None:
-    if name.partition(".")[0] in OUR_PACKAGES:
-        _copy_ours(file, _target(name, file, bundle.root / "app"))
-        return
     stdlib = bundle.root / sys.platlibdir / bundle.python.name
-    if file.is_relative_to(inputs.extensions):
+    package = name.partition(".")[0]
+    if package in OUR_PACKAGES:
+        _copy_ours(file, _target(name, file, bundle.root / "app"))
+    elif file.parent == inputs.extensions:
         # One whose library isn't here doesn't work on the host either, and isn't missed.
-        target = stdlib / "lib-dynload" / file.name
+        target = stdlib / file.parent.name / file.name
         copy_binary(file, target, loader=inputs.loader, libraries=bundle.library_path)
-        return
-    is_site = any(file.is_relative_to(place) for place in inputs.site)
-    target = _target(name, file, bundle.root / "site" if is_site else stdlib)
-    if file.suffix == ".py":
-        copy_bytecode(file, target.with_suffix(".pyc"))
     else:
-        _copy_needed(file, target, bundle, inputs)
+        target = _target(name, file, bundle.root / "site" if package in inputs.homes else stdlib)
+        if file.suffix == ".py":
+            copy_bytecode(file, target.with_suffix(".pyc"))
+        else:
+            _copy_needed(file, target, bundle, inputs)
 
 
 def _copy_ours(source: Path, target: Path) -> None:

@@ -1,12 +1,12 @@
 """Which modules a program can import, read from its sources instead of by running it.
 
 From the modules to start with, every import statement is followed, wherever it stands: at the
-top, in a function, in a branch. What is under ``if TYPE_CHECKING`` is never run and isn't
-followed. Three things no import statement tells, so they are told here by name: modules that
+top, in a function, in a branch. What is under ``if TYPE_CHECKING`` or only run in a main program
+isn't followed. Three things no import statement tells, so they are told here by name: modules that
 compiled code imports, codecs, which are found by their names, and where to stop. The standard
 library has many a function that no wrapper calls, and that would bring in a debugger, a web
-server or a test framework: `NOT_FOLLOWED`. That holds for the imports of others only: what our
-own code imports is always taken.
+server or a test framework: `NOT_FOLLOWED`. What our own code imports is always taken, and so is
+what a module needs to be imported itself.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from __future__ import annotations
 import ast
 import sys
 from collections import deque
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from functools import cache
 from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
@@ -26,7 +26,8 @@ WRAPPER_ROOTS = (
     *("abc", "codecs", "io", "os", "traceback", "zipimport"),
     *(f"encodings.{codec}" for codec in ("ascii", "cp437", "idna", "latin_1", "utf_8")),
     # What msgspec's and the standard library's compiled parts import.
-    *("_strptime", "copy", "dataclasses", "datetime", "decimal", "enum", "typing", "uuid"),
+    *("_strptime", "copy", "dataclasses", "datetime", "decimal", "enum", "inspect", "numbers"),
+    *("string", "typing", "uuid", "weakref"),
     "_cffi_backend",
 )
 WHOLE_PACKAGES = ("asyncio", "cryptography")
@@ -38,7 +39,7 @@ NOT_FOLLOWED = frozenset(
         "concurrent.futures.process", "curses", "distutils", "doctest", "ftplib", "gettext",
         "html.parser", "http", "importlib.metadata", "importlib.resources", "lib2to3",
         "msgspec.toml", "msgspec.yaml", "multiprocessing", "netrc", "optparse", "pdb",
-        "platform", "pydoc", "pydoc_data", "readline", "rlcompleter", "runpy", "site",
+        "platform", "plistlib", "pydoc", "pydoc_data", "readline", "rlcompleter", "runpy", "site",
         "ssl", "statistics", "sysconfig", "test", "tkinter", "typing_extensions",
         "unittest", "urllib.request", "webbrowser", "xml", "xmlrpc",
     }
@@ -48,18 +49,20 @@ NOT_FOLLOWED = frozenset(
 
 def reachable(
     roots: Sequence[str],
-    path: Sequence[Path],
     *,
+    stdlib: Sequence[Path],
+    homes: Mapping[str, Path],
     ours: Collection[str],
     whole: Collection[str] = (),
     not_followed: Collection[str] = (),
 ) -> dict[str, Path]:
     """Return every module with a file that ``roots`` can import, by name.
 
-    ``path`` is searched as sys.path would be; ``ours`` are the packages whose imports are
-    always followed. A name that isn't there is none: it is for another system, or optional.
+    What isn't in ``stdlib`` is in ``homes``, which tells the directory that each other package
+    or module is in; ``ours`` are those whose imports are always followed. A name that isn't
+    there is none: it is for another system, or optional.
     """
-    find = _finder([str(place) for place in path])
+    find = _finder([str(place) for place in stdlib], homes)
     found: dict[str, Path] = {}
     waiting = deque(roots)
     seen = set(roots)
@@ -70,34 +73,42 @@ def reachable(
             continue
         file = found[name] = Path(spec.origin)
         is_ours = name.partition(".")[0] in ours
-        for wanted in _wanted_by(name, spec, file, whole):
-            if wanted not in seen and (is_ours or not _is_below(wanted, not_followed)):
+        for wanted, is_needed in _wanted_by(name, spec, file, whole):
+            if wanted in seen:
+                continue
+            if is_ours or is_needed or not _is_below(wanted, not_followed):
                 seen.add(wanted)
                 waiting.append(wanted)
     return found
 
 
-def imported_names(text: bytes, package: str) -> Iterator[str]:
-    """Yield the absolute name of all that a source may import, things in modules among it."""
-    for node in _statements(ast.parse(text)):
+def imported_names(text: bytes, package: str) -> Iterator[tuple[str, bool]]:
+    """Yield the absolute name of all that a source may import, things in modules among it.
+
+    With each goes whether importing the source may fail without it: it stands in no function,
+    and nowhere where a failure is caught.
+    """
+    for node, is_needed in _statements(ast.parse(text), is_needed=True):
         if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
+            yield from ((alias.name, is_needed) for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             base = _absolute(node, package)
-            yield base
-            yield from (f"{base}.{alias.name}" for alias in node.names)
+            yield base, is_needed
+            yield from ((f"{base}.{alias.name}", is_needed) for alias in node.names)
 
 
-def _wanted_by(name: str, spec: ModuleSpec, file: Path, whole: Collection[str]) -> Iterator[str]:
-    yield from _parents(name)
+def _wanted_by(
+    name: str, spec: ModuleSpec, file: Path, whole: Collection[str]
+) -> Iterator[tuple[str, bool]]:
+    yield from ((parent, True) for parent in _parents(name))
     if file.suffix != ".py":
         return
     package = name if spec.submodule_search_locations else name.rpartition(".")[0]
-    for imported in imported_names(file.read_bytes(), package):
-        yield imported
-        yield from _parents(imported)
+    for imported, is_needed in imported_names(file.read_bytes(), package):
+        yield imported, is_needed
+        yield from ((parent, is_needed) for parent in _parents(imported))
     if spec.submodule_search_locations and _is_below(name, whole):
-        yield from (f"{name}.{below}" for below in _modules_in(file.parent))
+        yield from ((f"{name}.{below}", False) for below in _modules_in(file.parent))
 
 
 def _parents(name: str) -> Iterator[str]:
@@ -117,17 +128,19 @@ def _is_below(name: str, packages: Collection[str]) -> bool:
     return name in packages or any(parent in packages for parent in _parents(name))
 
 
-def _statements(node: ast.AST) -> Iterator[ast.AST]:
+def _statements(node: ast.AST, *, is_needed: bool) -> Iterator[tuple[ast.AST, bool]]:
+    is_needed = is_needed and isinstance(node, ast.Module | ast.ClassDef | ast.If | ast.With)
     for child in ast.iter_child_nodes(node):
-        if isinstance(child, ast.If) and _is_type_checking(child.test):
-            yield from _statements(ast.Module(child.orelse, []))
+        if isinstance(child, ast.If) and _is_never_so(child.test):
+            yield from _statements(ast.Module(child.orelse, []), is_needed=is_needed)
         elif isinstance(child, ast.stmt | ast.excepthandler | ast.match_case):
-            yield child
-            yield from _statements(child)
+            yield child, is_needed
+            yield from _statements(child, is_needed=is_needed)
 
 
-def _is_type_checking(test: ast.expr) -> bool:
-    return ast.unparse(test).rpartition(".")[2] == "TYPE_CHECKING"
+def _is_never_so(test: ast.expr) -> bool:
+    text = ast.unparse(test)
+    return text.rpartition(".")[2] == "TYPE_CHECKING" or text == "__name__ == '__main__'"
 
 
 def _absolute(node: ast.ImportFrom, package: str) -> str:
@@ -137,14 +150,14 @@ def _absolute(node: ast.ImportFrom, package: str) -> str:
     return ".".join([*parts[: len(parts) - node.level + 1], *filter(None, [node.module])])
 
 
-def _finder(path: list[str]) -> Callable[[str], ModuleSpec | None]:
+def _finder(stdlib: list[str], homes: Mapping[str, Path]) -> Callable[[str], ModuleSpec | None]:
     @cache
     def find(name: str) -> ModuleSpec | None:
         if name in sys.builtin_module_names:
             return None
         parent = name.rpartition(".")[0]
         if not parent:
-            return PathFinder.find_spec(name, path)
+            return PathFinder.find_spec(name, [str(homes[name])] if name in homes else stdlib)
         above = find(parent)
         if above is None or above.submodule_search_locations is None:
             return None

@@ -42,10 +42,9 @@ class Inputs(Record, frozen=True, kw_only=True):
         return self.stdlib / "lib-dynload"
 
     @property
-    def search_path(self) -> tuple[Path, ...]:
-        """Where modules are found, as on sys.path: ours first."""
-        places = (place.parent for place in (*self.ours, *self.site))
-        return tuple(dict.fromkeys((*places, self.stdlib, self.extensions)))
+    def homes(self) -> dict[str, Path]:
+        """The directory that each of our packages and of the third-party modules is in."""
+        return {place.name.partition(".")[0]: place.parent for place in (*self.ours, *self.site)}
 
 
 def find_inputs() -> Inputs:
