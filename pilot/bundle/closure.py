@@ -69,7 +69,7 @@ def reachable(
     while waiting:
         name = waiting.popleft()
         spec = find(name)
-        if spec is None or spec.origin is None:
+        if spec is None or spec.origin is None:  # Built in, for another system, or optional.
             continue
         file = found[name] = Path(spec.origin)
         is_ours = name.partition(".")[0] in ours
@@ -153,14 +153,17 @@ def _absolute(node: ast.ImportFrom, package: str) -> str:
 def _finder(stdlib: list[str], homes: Mapping[str, Path]) -> Callable[[str], ModuleSpec | None]:
     @cache
     def find(name: str) -> ModuleSpec | None:
+        parent = name.rpartition(".")[0]
         if name in sys.builtin_module_names:
             return None
-        parent = name.rpartition(".")[0]
         if not parent:
-            return PathFinder.find_spec(name, [str(homes[name])] if name in homes else stdlib)
-        above = find(parent)
-        if above is None or above.submodule_search_locations is None:
+            path = [str(homes[name])] if name in homes else stdlib
+        elif (above := find(parent)) is None or above.submodule_search_locations is None:
             return None
-        return PathFinder.find_spec(name, list(above.submodule_search_locations))
+        else:
+            path = list(above.submodule_search_locations)
+        spec = PathFinder.find_spec(name, path)
+        # A directory without __init__.py is none of the packages that are meant here.
+        return None if spec is None or spec.origin is None else spec
 
     return find

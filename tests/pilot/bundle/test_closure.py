@@ -8,9 +8,10 @@ from pilot.bundle.closure import imported_names, reachable
 
 
 def write(directory: Path, **files: str) -> Path:
-    """Write modules; two underscores in a name stand for a directory."""
+    """Write modules; two underscores stand for a slash, and for a package at the end."""
     for name, text in files.items():
         path = directory / f"{name.replace('__', '/')}.py"
+        path = path.parent / "__init__.py" if name.endswith("__") else path
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
     return directory
@@ -42,9 +43,16 @@ def test_every_import_statement_is_seen(text: str, names: set[tuple[str, bool]])
 
 def test_what_is_imported_brings_its_package(tmp_path: Path) -> None:
     """A module can't be imported without the packages that it is in."""
-    place = write(tmp_path, a="import p.q.r", p____init__="", p__q____init__="", p__q__r="")
+    place = write(tmp_path, a="import p.q.r", p__="", p__q__="", p__q__r="")
 
     assert found(place, "a") == {"a", "p", "p.q", "p.q.r"}
+
+
+def test_a_directory_of_modules_is_no_package(tmp_path: Path) -> None:
+    """What has no __init__.py is left alone, and nothing below it is looked for."""
+    place = write(tmp_path, a="import p.q.r", p__q__r="")
+
+    assert found(place, "a") == {"a"}
 
 
 def test_a_limit_holds_where_a_module_can_do_without(tmp_path: Path) -> None:
@@ -64,7 +72,7 @@ def test_a_limit_holds_where_a_module_can_do_without(tmp_path: Path) -> None:
 
 def test_a_whole_package_comes_with_all_below_it(tmp_path: Path) -> None:
     """Some are imported by compiled code, by names that no source tells."""
-    place = write(tmp_path, p____init__="", p__x="", p__q____init__="", p__q__y="")
+    place = write(tmp_path, p__="", p__x="", p__q__="", p__q__y="")
 
     assert found(place, "p", whole=("p",)) == {"p", "p.x", "p.q", "p.q.y"}
 
