@@ -22,19 +22,18 @@ from actors.ports import Clock
 from pilot.bundle import Bundle
 from pilot.containers.check import Asked, Verification, own_pid_namespace, verify
 from pilot.containers.dialects import dialect_of
+from pilot.containers.layouts import Layout, NoMountPoint, possible_layouts
 from pilot.containers.memory import Memory, key_of
 from pilot.containers.mounts import (
     JOB_DIRECTORIES,
     TMP_BASE,
     ImageTree,
     MountPlan,
-    NoMountPoint,
     Wanted,
     make_mount_points,
     plan_mounts,
-    possible_bases,
 )
-from pilot.containers.runtime import Bind, ContainerLaunch, Reason, Rung, Runtime
+from pilot.containers.runtime import Bind, ContainerLaunch, Layers, Reason, Rung, Runtime
 from pilot.containers.search import Glances
 from pilot.images import ImageStore, LocalImage
 from transport.errors import OperatorError, PilotError
@@ -86,6 +85,8 @@ class Choice(Record, frozen=True, kw_only=True):
     tree: ImageTree = ImageTree()
     base: str = TMP_BASE
     """Of the mount plan."""
+    layers: Layers = Layers()
+    """That the mount plan may count on."""
     key: str = ""
     """By which it is remembered that this works."""
     steps: tuple[Step, ...] = ()
@@ -170,7 +171,7 @@ class Ladder:
             if image.form not in dialect.image_forms:
                 image = await self._tools.images.as_directory(image)
             tree = await self._tools.images.tree(image)
-            bases = possible_bases(tree, dialect.layers)
+            layouts = possible_layouts(tree, dialect.layers, self._tools.site_binds)
         except NoMountPoint as error:
             steps.append(_unusable(runtime, Reason.NO_MOUNT_POINT, error))
             return None
@@ -179,14 +180,14 @@ class Ladder:
             return None
         state = await self._state_of(runtime)
         for rung in dialect.rungs(runtime, is_root=os.geteuid() == 0):
-            for base in bases:
+            for layout in layouts:
                 way = _Way(
                     runtime=runtime,
                     runtime_state=state,
                     rung=rung,
                     image=image,
                     tree=tree,
-                    base=base,
+                    layout=layout,
                     bundle=self._tools.bundle.root.name,
                 )
                 verification = await self._verified(way)
@@ -285,7 +286,7 @@ class _Way(Record, frozen=True, kw_only=True):
     rung: Rung
     image: LocalImage
     tree: ImageTree
-    base: str
+    layout: Layout
     bundle: str
 
     @property
@@ -297,7 +298,7 @@ class _Way(Record, frozen=True, kw_only=True):
                 "runtime_state": self.runtime_state,
                 "rung": self.rung,
                 "image": (self.image.path, self.image.form, self.image.state, self.image.digest),
-                "base": self.base,
+                "layout": self.layout,
                 "bundle": self.bundle,
                 "kernel": os.uname().release,
                 "uid": os.geteuid(),
@@ -306,7 +307,7 @@ class _Way(Record, frozen=True, kw_only=True):
 
     def plan(self, wanted: Wanted) -> MountPlan:
         """Return where everything goes."""
-        return plan_mounts(wanted, self.base, self.tree, dialect_of(self.runtime.kind).layers)
+        return plan_mounts(wanted, self.layout.base, self.tree, self.layout.layers)
 
 
 def _choice(way: _Way, steps: Sequence[Step]) -> Choice:
@@ -315,7 +316,8 @@ def _choice(way: _Way, steps: Sequence[Step]) -> Choice:
         rung=way.rung,
         image=way.image,
         tree=way.tree,
-        base=way.base,
+        base=way.layout.base,
+        layers=way.layout.layers,
         key=way.key,
         steps=tuple(steps),
         reasons=tuple(map(str, steps)),
@@ -328,7 +330,7 @@ def _failed(way: _Way, verification: Verification) -> Step:
         runtime=way.runtime,
         rung=way.rung,
         image=way.image.reference,
-        base=way.base,
+        base=way.layout.base,
         reason=verification.reason,
         detail=verification.detail,
     )

@@ -31,7 +31,7 @@ def contained_mounts(attempt: Attempt, choice: Choice, tools: ContainerTools) ->
         inputs=_sources(attempt.order.description),
         site=tools.site_binds,
     )
-    return plan_mounts(wanted, choice.base, choice.tree, dialect_of(choice.runtime.kind).layers)
+    return plan_mounts(wanted, choice.base, choice.tree, choice.layers)
 
 
 def contained_plan(
