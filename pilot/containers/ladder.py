@@ -35,6 +35,7 @@ from pilot.containers.mounts import (
 )
 from pilot.containers.runtime import Bind, ContainerLaunch, Layers, Reason, Rung, Runtime
 from pilot.containers.search import Glances
+from pilot.containers.sources import look_at_sources
 from pilot.images import ImageStore, LocalImage
 from transport.errors import OperatorError, PilotError
 from transport.messages import Record
@@ -228,6 +229,8 @@ class Ladder:
 
     async def _try(self, way: _Way) -> Verification:
         nonce = self._make_nonce()
+        site = self._tools.site_binds
+        kinds = await look_at_sources([bind.source for bind in site])
         with self._check_directories(nonce) as root:
             plan = way.plan(
                 Wanted(
@@ -236,7 +239,8 @@ class Ladder:
                     private=f"{root}/private",
                     bundle=str(self._tools.bundle.root),
                     mount_tree=f"{root}/mounts",
-                    site=self._tools.site_binds,
+                    site=site,
+                    kinds=kinds,
                 )
             )
             make_mount_points(plan)

@@ -43,7 +43,8 @@ LOOKED_FOR = (TMP_BASE, *MAPPED_BASES, "/cvmfs")
 """What is worth knowing of any image."""
 JOB_DIRECTORIES = ("work", "output", "private")
 _RUNTIME_OWN = ("/", "/proc", "/sys", "/dev")
-_ODD = re.compile(r"[\x00-\x1f\x7f]|//|/\.{1,2}(/|$)|.+/$")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+_UNTIDY = re.compile(r"//|/\.{1,2}(/|$)|.+/$")
 
 
 class SourceKind(StrEnum):
@@ -203,10 +204,10 @@ def _unusable(wanted: Wanted, source: str) -> str:
 
 
 def _check(path: str, what: str, by_whom: type[PilotError]) -> None:
-    if not path.startswith("/") or _ODD.search(path):
+    if not path.startswith("/") or _CONTROL.search(path):
         raise by_whom(
-            f"The path {path!r} ({what}) can't be bound into a container: it must be absolute, "
-            "without control characters, '//', '.' and '..', and not end in '/'."
+            f"The path {path!r} ({what}) can't be bound into a container: it must be absolute and "
+            "free of control characters."
         )
 
 
@@ -216,6 +217,11 @@ def _in_order(site: Iterable[Bind]) -> list[Bind]:
     for bind in site:
         _check(bind.source, "a bind in the settings", OperatorError)
         _check(bind.destination, "a bind in the settings", OperatorError)
+        if _UNTIDY.search(bind.destination):
+            raise OperatorError(
+                f"The settings bind to {bind.destination} in containers; write that path without "
+                "'//', '.', '..' and a '/' at its end."
+            )
         other = by_destination.setdefault(bind.destination, bind)
         if other != bind:
             raise OperatorError(
