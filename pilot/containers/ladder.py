@@ -180,8 +180,13 @@ class Ladder:
             steps.append(_unusable(runtime, Reason.IMAGE_FORM, error))
             return None
         state = await self._state_of(runtime)
+        lacking: set[tuple[bool, Layout]] = (
+            set()
+        )  # No mount point, with or without a PID namespace.
         for rung in dialect.rungs(runtime, is_root=os.geteuid() == 0):
             for layout in layouts:
+                if (rung.use_userns, layout) in lacking:
+                    continue
                 way = _Way(
                     runtime=runtime,
                     runtime_state=state,
@@ -195,6 +200,8 @@ class Ladder:
                 if verification.works:
                     return _choice(way, steps)
                 steps.append(_failed(way, verification))
+                if verification.reason is Reason.NO_MOUNT_POINT:
+                    lacking.add((rung.use_userns, layout))
                 if verification.reason not in _OTHER_BASE:
                     break
             if steps[-1].reason in _OTHER_RUNTIME:

@@ -1,0 +1,326 @@
+"""Every kind of site for real, with every kind of image: it runs the job, or says why not.
+
+A site is the real Apptainer with another apptainer.conf: overlay, underlay and PID namespaces
+allowed or not. An image has /tmp and more, or one directory only that a job can do without, or
+none but those that every image has; it is a directory, a squashfs file or a SIF. Each cell goes
+through the real ladder and the real self-check, and then through a launch of its own, whose
+shell tells what it sees. What is to come of a cell is in `expected`, and nothing else passes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import os
+import platform
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from pilot.bundle import Bundle, build_bundle
+from pilot.clock import SystemClock
+from pilot.containers.check import own_pid_namespace
+from pilot.containers.dialects import dialect_of
+from pilot.containers.ladder import Choice, ContainerPolicy, ContainerTools, Ladder
+from pilot.containers.memory import Memory
+from pilot.containers.mounts import (
+    LOOKED_FOR,
+    ImageTree,
+    MountPlan,
+    SourceKind,
+    Wanted,
+    make_mount_points,
+    plan_mounts,
+)
+from pilot.containers.runtime import (
+    Bind,
+    ContainerLaunch,
+    ImageForm,
+    Reason,
+    Runtime,
+    RuntimeKind,
+)
+from pilot.images import ImageStore, LocalImage
+from pilot.images.look import look_into
+from tests.pilot.sandbox import (
+    APPTAINER,
+    APPTAINER_CONF,
+    make_image,
+    needs_apptainer,
+    public_directory,
+)
+from transport.messages import Record
+
+pytestmark = [pytest.mark.real, pytest.mark.apptainer, needs_apptainer]
+
+SITE = "/grid-site"
+"""Where a site's own directory is to be seen; no image has it."""
+KINDS = {
+    "full": ("tmp", "var/tmp", "mnt", "media", "srv", "opt", "home", "root"),
+    "only-srv": ("srv",),
+    "nothing": (),
+}
+"""The directories of each kind of image, beside those that every image has."""
+HAS_FUSE = os.geteuid() == 0 or os.access("/dev/fuse", os.R_OK | os.W_OK)
+
+
+class Cell(Record, frozen=True, kw_only=True):
+    """A site and an image."""
+
+    overlay: bool
+    underlay: bool
+    pid: bool
+    kind: str
+    form: ImageForm
+
+    def __str__(self) -> str:
+        can = [name for name in ("overlay", "underlay", "pid") if getattr(self, name)]
+        return f"{'+'.join(can) or 'none'}-{self.kind}-{self.form}"
+
+
+class Outcome(Record, frozen=True, kw_only=True):
+    """What comes of a cell: where the job lies, or why it doesn't run."""
+
+    base: str = ""
+    sees_site: bool = False
+    steps: tuple[Reason, ...] = ()
+    """Of the ladder, that didn't hold, in their order."""
+
+
+def expected(cell: Cell) -> Outcome:
+    """Return what must come of a cell."""
+    if cell.form is not ImageForm.DIRECTORY and not HAS_FUSE:
+        return Outcome(steps=(Reason.IMAGE_UNMOUNTABLE,) * 4)  # one for each rung
+    without_pid = () if cell.pid else (Reason.NO_PID_NAMESPACE,)
+    if cell.overlay or cell.underlay:
+        return Outcome(base="/tmp", sees_site=True, steps=without_pid)
+    # The hope for a layer fails, then what the image has is taken.
+    if cell.kind == "nothing":
+        return Outcome(steps=(Reason.NO_MOUNT_POINT,) * 2)  # with --userns and without
+    base = "/tmp" if cell.kind == "full" else "/srv"
+    return Outcome(base=base, steps=(Reason.NO_MOUNT_POINT, *without_pid))
+
+
+CELLS = [
+    Cell(overlay=overlay, underlay=underlay, pid=pid, kind=kind, form=form)
+    for overlay, underlay, pid in itertools.product((True, False), repeat=3)
+    for kind in KINDS
+    for form in ImageForm
+]
+
+
+# --- what the cells share --------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def place() -> Iterator[Path]:
+    """Give a directory for images, bundle and configurations."""
+    with public_directory() as directory:
+        yield directory
+
+
+@pytest.fixture(scope="module")
+def bundle(place: Path) -> Bundle:
+    """Give the real bundle."""
+    return build_bundle(place / "bundles")
+
+
+@pytest.fixture(scope="module")
+def images(place: Path) -> dict[tuple[str, ImageForm], Path]:
+    """Give each kind of image in each form."""
+    if shutil.which("mksquashfs") is None:
+        pytest.skip("mksquashfs is not on this machine; tests/engines/install-apptainer brings it")
+    return {
+        (kind, form): path
+        for kind, directories in KINDS.items()
+        for form, path in in_each_form(place / kind, directories).items()
+    }
+
+
+def in_each_form(place: Path, directories: tuple[str, ...]) -> dict[ImageForm, Path]:
+    """Make an image of busybox and these directories, three times."""
+    place.mkdir()
+    root = make_image(place / "image")
+    shutil.rmtree(root / "var")
+    (root / "tmp").rmdir()
+    for directory in directories:
+        (root / directory).mkdir(parents=True)
+    squashfs, sif = place / "image.sqfs", place / "image.sif"
+    subprocess.run(
+        ["mksquashfs", root, squashfs, "-quiet", "-no-progress", "-all-root"],
+        check=True,
+        stdout=subprocess.DEVNULL,
+    )
+    wrap_in_sif(squashfs, sif)
+    return {ImageForm.DIRECTORY: root, ImageForm.SQUASHFS: squashfs, ImageForm.SIF: sif}
+
+
+def wrap_in_sif(squashfs: Path, sif: Path) -> None:
+    """Make a SIF of a file system, as it is: `apptainer build` would add mount points."""
+    machine = {"x86_64": "2", "aarch64": "4"}[platform.machine()]
+    options = ["--datatype", "4", "--parttype", "2", "--partfs", "1", "--partarch", machine]
+    for arguments in (["new", sif], ["add", *options, sif, squashfs]):
+        subprocess.run([str(APPTAINER), "sif", *arguments], check=True)
+
+
+def site_of(cell: Cell, place: Path) -> Runtime:
+    """Return the Apptainer of a cell's site."""
+    text = APPTAINER_CONF.read_text()
+    for name, value in (
+        ("enable overlay", cell.overlay),
+        ("enable underlay", cell.underlay),
+        ("allow pid ns", cell.pid),
+    ):
+        text, changes = re.subn(f"(?m)^{name} = .*$", f"{name} = {'yes' if value else 'no'}", text)
+        assert changes == 1, name
+    conf = place / f"{cell.overlay}-{cell.underlay}-{cell.pid}.conf"
+    conf.write_text(text)
+    return Runtime(
+        path=str(APPTAINER),
+        kind=RuntimeKind.APPTAINER,
+        version="apptainer version 1.4.5",
+        arguments=("-c", str(conf)),
+    )
+
+
+class OneImage(ImageStore):
+    """A store with one image, which it looks into as the real one does."""
+
+    def __init__(self, path: Path, form: ImageForm) -> None:
+        self._image = LocalImage(reference=str(path), path=str(path), form=form, state="")
+
+    async def get(self, reference: str, *, digest: str = "") -> LocalImage:
+        """Return it, whatever is asked for."""
+        return self._image
+
+    async def tree(self, image: LocalImage) -> ImageTree:
+        """Return what was seen in it."""
+        return await look_into(image.path, image.form, directories=(*LOOKED_FOR, SITE))
+
+
+# --- the cells -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("cell", CELLS, ids=str)
+async def test_a_cell_runs_the_job_or_explains_itself(
+    tmp_path: Path,
+    place: Path,
+    bundle: Bundle,
+    images: dict[tuple[str, ImageForm], Path],
+    cell: Cell,
+) -> None:
+    """The self-check holds as asked and the job sees its files; or each step has its reason."""
+    outcome = expected(cell)
+    for name in ("scratch", "site"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "site" / "file").write_text("from the site\n")
+    site = Bind(source=str(tmp_path / "site"), destination=SITE, read_only=True)
+    tools = ContainerTools(
+        runtimes=(site_of(cell, place),),
+        bundle=bundle,
+        images=OneImage(images[cell.kind, cell.form], cell.form),
+        scratch_directory=tmp_path / "scratch",
+        site_binds=(site,),
+    )
+    ladder = Ladder(
+        tools,
+        make_nonce=lambda: "n0nce",
+        host=os.environ,
+        memory=Memory(),
+        clock=SystemClock(),
+    )
+
+    choice = await ladder.choose("image", ContainerPolicy.PREFER)
+
+    assert tuple(step.reason for step in choice.steps) == outcome.steps, choice.reasons
+    assert all(len(reason) > 60 and reason.endswith(".") for reason in choice.reasons)
+    assert (choice.runtime is not None) is bool(outcome.base), choice.reasons
+    if choice.runtime is not None:
+        assert choice.base == outcome.base
+        assert choice.rung.own_pid_namespace is cell.pid
+        await launches(tmp_path, choice, bundle, site, outcome)
+
+
+async def launches(
+    tmp_path: Path, choice: Choice, bundle: Bundle, site: Bind, outcome: Outcome
+) -> None:
+    """Launch a job as it was chosen, and look at what it sees."""
+    for name in ("work", "output", "private", "run", "directory"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "a file").write_text("staged\n")
+    inputs = {0: str(tmp_path / "a file"), 1: str(tmp_path / "directory")}
+    plan = plan_mounts(
+        Wanted(
+            work=str(tmp_path / "work"),
+            output=str(tmp_path / "output"),
+            private=str(tmp_path / "private"),
+            bundle=str(bundle.root),
+            mount_tree=str(tmp_path / "mounts"),
+            inputs=inputs,
+            site=(site,),
+            kinds={inputs[0]: SourceKind.FILE},
+        ),
+        choice.base,
+        choice.tree,
+        choice.layers,
+    )
+    make_mount_points(plan)
+
+    said = await asyncio.to_thread(run_shell, tmp_path, choice, plan)
+
+    assert said == {
+        "pwd": plan.work,
+        "input": "staged",
+        "site": "from the site" if outcome.sees_site else "",
+        "rights": "none",
+        "bundle": "read-only",
+        "base": "read-only" if plan.directories else "writable",
+        "own": "yes" if choice.rung.own_pid_namespace else "no",
+    }
+    assert (tmp_path / "work" / "written").exists()
+    assert any(SITE in note for note in plan.notes) is not outcome.sees_site
+    assert any("mapped onto" in note for note in plan.notes) is (choice.base != "/tmp")
+
+
+def run_shell(tmp_path: Path, choice: Choice, plan: MountPlan) -> dict[str, str]:
+    """Run a few lines of shell in the container, and return what they said, by name."""
+    assert choice.runtime is not None
+    assert choice.image is not None
+    launch = ContainerLaunch(
+        runtime=choice.runtime,
+        image=choice.image.path,
+        image_form=choice.image.form,
+        binds=plan.binds,
+        working_directory=plan.work,
+        scratch_directory=str(tmp_path / "run"),
+        rung=choice.rung,
+    )
+    script = f"""
+    echo "pwd=$(pwd)"
+    echo "input=$(cat '{plan.input(0)}')"
+    [ -d {plan.input(1)} ] || echo "input=none"
+    echo "site=$(cat {SITE}/file 2>/dev/null)"
+    case "$(grep CapEff /proc/self/status)" in *0000000000000000) echo rights=none ;; esac
+    touch {plan.bundle}/x 2>/dev/null && echo bundle=writable || echo bundle=read-only
+    touch {plan.base}/x 2>/dev/null && echo base=writable || echo base=read-only
+    case "$(readlink /proc/self/ns/pid)" in *{own_pid_namespace()}*) echo own=no ;;
+    *) echo own=yes ;; esac
+    touch written
+    """
+    dialect = dialect_of(choice.runtime.kind)
+    ran = subprocess.run(
+        [*dialect.command(launch), "sh", "-c", script],
+        env=dialect.environment(launch, os.environ),
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd="/",
+        timeout=60,
+    )
+    assert ran.returncode == 0, ran.stderr
+    lines = [line.partition("=") for line in ran.stdout.splitlines()]
+    return {name: value for name, _, value in lines}
