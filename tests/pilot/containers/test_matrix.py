@@ -12,7 +12,6 @@ from __future__ import annotations
 import asyncio
 import itertools
 import os
-import platform
 import re
 import shutil
 import subprocess
@@ -53,9 +52,10 @@ from tests.pilot.sandbox import (
     needs_apptainer,
     public_directory,
 )
+from tests.pilot.squashed import needs_squashfs, squashed, wrapped_in_sif
 from transport.messages import Record
 
-pytestmark = [pytest.mark.real, pytest.mark.apptainer, needs_apptainer]
+pytestmark = [pytest.mark.real, pytest.mark.apptainer, needs_apptainer, needs_squashfs]
 
 SITE = "/grid-site"
 """Where a site's own directory is to be seen; no image has it."""
@@ -132,8 +132,6 @@ def bundle(place: Path) -> Bundle:
 @pytest.fixture(scope="module")
 def images(place: Path) -> dict[tuple[str, ImageForm], Path]:
     """Give each kind of image in each form."""
-    if shutil.which("mksquashfs") is None:
-        pytest.skip("mksquashfs is not on this machine; tests/engines/install-apptainer brings it")
     return {
         (kind, form): path
         for kind, directories in KINDS.items()
@@ -149,22 +147,9 @@ def in_each_form(place: Path, directories: tuple[str, ...]) -> dict[ImageForm, P
     (root / "tmp").rmdir()
     for directory in directories:
         (root / directory).mkdir(parents=True)
-    squashfs, sif = place / "image.sqfs", place / "image.sif"
-    subprocess.run(
-        ["mksquashfs", root, squashfs, "-quiet", "-no-progress", "-all-root"],
-        check=True,
-        stdout=subprocess.DEVNULL,
-    )
-    wrap_in_sif(squashfs, sif)
-    return {ImageForm.DIRECTORY: root, ImageForm.SQUASHFS: squashfs, ImageForm.SIF: sif}
-
-
-def wrap_in_sif(squashfs: Path, sif: Path) -> None:
-    """Make a SIF of a file system, as it is: `apptainer build` would add mount points."""
-    machine = {"x86_64": "2", "aarch64": "4"}[platform.machine()]
-    options = ["--datatype", "4", "--parttype", "2", "--partfs", "1", "--partarch", machine]
-    for arguments in (["new", sif], ["add", *options, sif, squashfs]):
-        subprocess.run([str(APPTAINER), "sif", *arguments], check=True)
+    squashfs = squashed(root)
+    forms = (ImageForm.DIRECTORY, ImageForm.SQUASHFS, ImageForm.SIF)
+    return dict(zip(forms, (root, squashfs, wrapped_in_sif(squashfs)), strict=True))
 
 
 def site_of(cell: Cell, place: Path) -> Runtime:
