@@ -17,6 +17,7 @@ from pilot.cli import views
 from pilot.cli.logs import job_logs
 from pilot.cli.running import Campaign, run_agent, run_campaign
 from pilot.cli.submitting import parse_files, submit_all
+from pilot.cli.surveying import survey
 from pilot.clock import SystemClock
 from pilot.containers.ladder import ContainerPolicy
 from pilot.node import queue_policy
@@ -205,6 +206,9 @@ def show_settings(
             print_line(views.as_json({"name": name, "value": value, "origin": origin}))
         else:
             print_line(f"{name} = {value!r}  # {origin}")
+
+
+app.command()(survey)
 
 
 def print_line(text: str) -> None:
