@@ -45,6 +45,7 @@ def tally_json(tally: Tally) -> dict[str, object]:
         "classes": _shares(tally.classes.each(), tally.nodes),
         "figures": {name: _shares(tally.figure(name), tally.nodes) for name in FIGURES},
         "runtimes": _shares(dict(sorted(tally.runtimes.items())), tally.nodes),
+        "advice": _shares(dict(sorted(tally.advice.items())), tally.nodes),
         "keys": {name: _key_json(counts) for name, counts in tally.keys().items()},
     }
 

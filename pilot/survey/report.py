@@ -17,8 +17,14 @@ from msgspec import Meta
 
 PROBE_SCHEMA = "pilot-probe/1"
 VALUE_LENGTH_MAX = 64
-_POOL_ENTRIES_MAX = 10_000
+KEYS_MAX = 1_000
+VALUES_MAX = 1_000
+OTHER = "\0other"
+"""What stands for a value beyond the first `VALUES_MAX` of its key."""
+
+_TUPLES_POOLED_MAX = 1_000
 _INTEGER_BITS_MAX = 64
+_HUGE = "a huge number"
 
 NodeClass = Literal["fully-compatible", "underlay-disabled", "cvmfs-only", "none"]
 NODE_CLASSES: tuple[NodeClass, ...] = (
@@ -44,7 +50,11 @@ class _Schema(msgspec.Struct, gc=False):
 
 class _Runtime(msgspec.Struct, gc=False):
     name: _Key
-    works: bool = False
+    works: bool | None = None
+
+
+class _Advice(msgspec.Struct, gc=False):
+    code: _Key = ""
 
 
 class _Report(msgspec.Struct):
@@ -54,7 +64,10 @@ class _Report(msgspec.Struct):
     site: Annotated[str, Meta(max_length=255)] = ""
     at: float = 0.0
     runtimes: Annotated[list[_Runtime], Meta(max_length=64)] = msgspec.field(default_factory=list)
-    keys: Annotated[dict[_Key, _Value], Meta(max_length=256)] = msgspec.field(default_factory=dict)
+    advice: Annotated[list[_Advice | str], Meta(max_length=64)] = msgspec.field(
+        default_factory=list
+    )
+    keys: Annotated[dict[_Key, _Value], Meta(max_length=512)] = msgspec.field(default_factory=dict)
 
 
 class NodeRecord(msgspec.Struct, frozen=True, order=True, gc=False):
@@ -75,14 +88,21 @@ class NodeRecord(msgspec.Struct, frozen=True, order=True, gc=False):
     runtimes: tuple[str, ...]
     """Names of the runtimes that work there, sorted."""
 
+    advice: tuple[str, ...]
+    """Codes of what its administrator is advised to change, sorted."""
+
 
 class ReportReader:
-    """Decodes reports. One reader for a whole survey: equal texts are then kept once."""
+    """Decodes reports. One reader for a whole survey: equal texts are then kept once.
+
+    A key's first 1,000 different values are told apart; all others become `OTHER`, as free bytes
+    or clock rates have a value a node. So are the first 1,000 keys; others are left out.
+    """
 
     def __init__(self) -> None:
         self._decode = msgspec.json.Decoder(_Report).decode
         self._decode_schema = msgspec.json.Decoder(_Schema).decode
-        self._texts: dict[_Value, str] = {}
+        self._values: dict[str, dict[_Value, str]] = {}
         self._tuples: dict[tuple[str, ...], tuple[str, ...]] = {}
 
     def read(self, text: bytes) -> tuple[str, str, NodeRecord]:
@@ -97,36 +117,48 @@ class ReportReader:
 
     def pooled(self) -> int:
         """Return how many texts and tuples are kept for sharing; bounded."""
-        return len(self._texts) + len(self._tuples)
+        return sum(map(len, self._values.values())) + len(self._tuples)
 
     def _record(self, report: _Report) -> NodeRecord:
-        keys = report.keys
-        names = self._shared(tuple(sorted([name for name in keys if keys[name] is not None])))
-        working = sorted({runtime.name for runtime in report.runtimes if runtime.works})
+        names, values = [], []
+        for name, value in sorted(report.keys.items()):
+            known = self._values.get(name)
+            if value is None or (known is None and (known := self._new_key(name)) is None):
+                continue
+            names.append(name)
+            if value is True:
+                values.append("true")
+            elif value is False:
+                values.append("false")
+            else:
+                values.append(known.get(value) or self._new_value(known, value))
+        working = {runtime.name for runtime in report.runtimes if runtime.works}
+        advice = {a.code for a in report.advice if isinstance(a, _Advice) and a.code}
         return NodeRecord(
             at=report.at,
             node_class=report.node_class,
-            names=names,
-            values=tuple([self._value(keys[name]) for name in names]),
-            runtimes=self._shared(tuple(working)),
+            names=self._shared(tuple(names)),
+            values=tuple(values),
+            runtimes=self._shared(tuple(sorted(working))),
+            advice=self._shared(tuple(sorted(advice))),
         )
 
-    def _value(self, value: _Value) -> str:
-        """Return a value's text, the very object that an equal value got before."""
-        if value is True:
-            return "true"
-        if value is False:
-            return "false"
-        return self._texts.get(value) or self._new_text(value)
+    def _new_key(self, name: str) -> dict[_Value, str] | None:
+        if len(self._values) >= KEYS_MAX:
+            return None
+        return self._values.setdefault(name, {})
 
-    def _new_text(self, value: _Value) -> str:
+    def _new_value(self, known: dict[_Value, str], value: str | float) -> str:
+        if len(known) >= VALUES_MAX:
+            return OTHER
         text = value_text(value)
-        if len(self._texts) < _POOL_ENTRIES_MAX:
-            self._texts[value] = text
+        if text != value and isinstance(value, str):  # A long one isn't to be kept as it was.
+            return known.setdefault(text, text)
+        known[value if text != _HUGE else text] = text
         return text
 
     def _shared(self, texts: tuple[str, ...]) -> tuple[str, ...]:
-        if len(self._tuples) < _POOL_ENTRIES_MAX:
+        if len(self._tuples) < _TUPLES_POOLED_MAX:
             return self._tuples.setdefault(texts, texts)
         return self._tuples.get(texts, texts)
 
@@ -156,7 +188,7 @@ def value_text(value: _Value) -> str:
         return {None: "null", True: "true", False: "false"}[value]
     if isinstance(value, float):
         return str(int(value)) if value.is_integer() and abs(value) < 1e15 else repr(value)
-    return str(value) if value.bit_length() <= _INTEGER_BITS_MAX else "a huge number"
+    return str(value) if value.bit_length() <= _INTEGER_BITS_MAX else _HUGE
 
 
 def _other_schema(schema: str) -> str:

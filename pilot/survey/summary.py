@@ -16,6 +16,7 @@ FIGURE_TITLES: Mapping[str, str] = {
     "ideal": "ideal: Singularity with underlay",
 }
 VALUES_IN_A_LINE_MAX = 4
+_ADVICE_TOLD_MAX = 3
 
 
 def summary(survey: Survey, overall: Tally) -> list[str]:
@@ -26,7 +27,7 @@ def summary(survey: Survey, overall: Tally) -> list[str]:
         sites += 1
         ready += classes.counts["fully-compatible"] == classes.nodes
         usable += not classes.counts["none"]
-    return [
+    sentences = [
         f"{_many(overall.nodes, 'node')} at {_many(sites, 'site')}, from "
         f"{_many(survey.reports, 'report')}{_superseded(survey)}.",
         f"{overall.classes.percent('fully-compatible'):.1f} % of the nodes are fully compatible, "
@@ -36,6 +37,14 @@ def summary(survey: Survey, overall: Tally) -> list[str]:
         f"{_many(ready, 'site')} fully compatible on every node; "
         f"{usable:,} of {sites:,} can run containers on every node.",
     ]
+    if overall.advice:
+        most = sorted(overall.advice.items(), key=lambda item: (-item[1], item[0]))
+        advised = ", ".join(
+            f"{printable(code)} on {100 * count / overall.nodes:.1f} % of the nodes"
+            for code, count in most[:_ADVICE_TOLD_MAX]
+        )
+        sentences.append(f"Most often advised: {advised}.")
+    return sentences
 
 
 def not_counted(survey: Survey) -> list[str]:

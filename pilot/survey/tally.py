@@ -1,7 +1,7 @@
 """Counting nodes: one `Tally` for a site, and their sum for the grid. Pure.
 
 Tallies add up: the tally of all nodes is the sum of the sites' tallies, in any order and any
-grouping. Counts are exact; only what is shown of them is cut (`ValueCounts.most`).
+grouping. Only what is shown of the counts is cut (`ValueCounts.most`).
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from pilot.survey.figures import ANSWERS, Answer, answers
-from pilot.survey.report import NODE_CLASSES, NodeClass, NodeRecord
+from pilot.survey.report import NODE_CLASSES, OTHER, NodeClass, NodeRecord
 
 
 def percent(count: int, total: int) -> float:
@@ -32,10 +32,12 @@ class ValueCounts:
         return self.nodes - sum(self.counts.values())
 
     def most(self, values_max: int) -> tuple[list[tuple[str, int]], int, int]:
-        """Return the most frequent values; then how many other values, and on how many nodes."""
-        ordered = sorted(self.counts.items(), key=lambda item: (-item[1], item[0]))
-        others = ordered[values_max:]
-        return ordered[:values_max], len(others), sum(count for _, count in others)
+        """Return the most frequent values; then how many others (at least), on how many nodes."""
+        known = (item for item in self.counts.items() if item[0] != OTHER)
+        ordered = sorted(known, key=lambda item: (-item[1], item[0]))
+        others, untold = ordered[values_max:], self.counts.get(OTHER, 0)
+        other_nodes = sum(count for _, count in others) + untold
+        return ordered[:values_max], len(others) + (untold > 0), other_nodes
 
 
 @dataclass
@@ -76,6 +78,9 @@ class Tally:
     runtimes: Counter[str] = field(default_factory=Counter)
     """Nodes on which each runtime works."""
 
+    advice: Counter[str] = field(default_factory=Counter)
+    """Nodes whose administrator is given each advice, by its code."""
+
     values: Counter[tuple[str, str]] = field(default_factory=Counter)
     """(key, value) -> nodes."""
 
@@ -92,6 +97,7 @@ class Tally:
         self.classes.counts[record.node_class] += 1
         self.values.update(keys.items())
         self.runtimes.update(record.runtimes)
+        self.advice.update(record.advice)
         self.figures.update(answers(keys))
 
     def add(self, other: Tally) -> None:
@@ -99,6 +105,7 @@ class Tally:
         self.classes.add(other.classes)
         self.figures.update(other.figures)
         self.runtimes.update(other.runtimes)
+        self.advice.update(other.advice)
         self.values.update(other.values)
 
     @property
