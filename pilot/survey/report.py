@@ -149,12 +149,14 @@ class ReportReader:
         return self._values.setdefault(name, {})
 
     def _new_value(self, known: dict[_Value, str], value: str | float) -> str:
-        if len(known) >= VALUES_MAX:
+        is_full = len(known) >= VALUES_MAX
+        if is_full and not isinstance(value, str):
             return OTHER
         text = value_text(value)
-        if text != value and isinstance(value, str):  # A long one isn't to be kept as it was.
-            return known.setdefault(text, text)
-        known[value if text != _HUGE else text] = text
+        if is_full or text in known:
+            return known.get(text, OTHER)
+        # What is long isn't kept as it was, but as it is counted.
+        known[text if isinstance(value, str) or text == _HUGE else value] = text
         return text
 
     def _shared(self, texts: tuple[str, ...]) -> tuple[str, ...]:

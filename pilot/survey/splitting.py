@@ -130,7 +130,8 @@ class _Scanner:
         text = self._rest[begin:end]
         if stripped := text.strip(_BETWEEN):
             before = text[: text.index(stripped)].count(b"\n")
-            yield Piece(self._line + before, stripped)
+            is_short = len(stripped) <= self._bytes_max
+            yield Piece(self._line + before, stripped if is_short else None)
         self._line += text.count(b"\n")
 
     def _is_first(self, position: int) -> bool:
