@@ -122,14 +122,16 @@ def _drawing(salt: str, inches: tuple[float, float]) -> Iterator[Figure]:
     import matplotlib as mpl
     from matplotlib.figure import Figure
 
-    settings = {
+    settings: dict[str, object] = {
         "svg.fonttype": "none",
         "svg.hashsalt": salt,
         "text.parse_math": False,
         "font.family": "sans-serif",
         "font.size": 9,
     }
-    with warnings.catch_warnings(), mpl.rc_context({**mpl.rcParamsDefault, **settings}):
+    with warnings.catch_warnings(), mpl.rc_context(dict(mpl.rcParamsDefault)):
+        for name, value in settings.items():
+            mpl.rcParams[name] = value  # type: ignore[index]
         warnings.simplefilter("ignore")  # A site's name may have letters that its fonts lack.
         yield Figure(figsize=inches, layout="constrained" if salt == "bars" else None)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Iterator, Mapping
+from typing import TypeVar
 
 from pilot.printable import printable
 from pilot.survey.counting import Survey
@@ -14,6 +15,7 @@ from pilot.survey.tally import Tally, ValueCounts, percent
 
 SURVEY_SCHEMA = "pilot-survey/1"
 VALUES_SHOWN_MAX = 20
+_Name = TypeVar("_Name", bound=str)
 _FORMULA_BEGINS = tuple("=+-@|%\uff1d\uff0b\uff0d\uff20")
 
 
@@ -50,7 +52,7 @@ def tally_json(tally: Tally) -> dict[str, object]:
     }
 
 
-def _shares(counts: Mapping[str, int], nodes: int) -> dict[str, object]:
+def _shares(counts: Mapping[_Name, int], nodes: int) -> dict[_Name, object]:
     return {name: _share(count, nodes) for name, count in counts.items()}
 
 

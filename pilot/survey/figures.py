@@ -13,6 +13,8 @@ from collections.abc import Callable, Mapping
 from functools import lru_cache
 from typing import Literal
 
+from pilot.survey.values import Value, value_text
+
 Answer = Literal["yes", "no", "unknown"]
 Keys = Mapping[str, str]
 
@@ -74,9 +76,9 @@ _ASKED = (
 """The keys that the figures above look at."""
 
 
-def answers(keys: Keys) -> tuple[tuple[str, Answer], ...]:
+def answers(keys: Mapping[str, Value]) -> tuple[tuple[str, Answer], ...]:
     """Return each figure's name with a node's answer; nodes that say the same are asked once."""
-    return _answers(tuple([keys.get(name, "") for name in _ASKED]))
+    return _answers(tuple([value_text(keys.get(name)) for name in _ASKED]))
 
 
 @lru_cache(maxsize=1024)

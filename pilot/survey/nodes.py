@@ -26,7 +26,7 @@ class NodeTable:
         known = nodes.get(node)
         if known is not None:
             self.superseded += 1
-            if record <= known:
+            if not record.is_newer_than(known):
                 return
         nodes[node] = record
 

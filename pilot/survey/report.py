@@ -3,9 +3,8 @@
 A report comes from a node that nobody controls. So only what is counted is decoded, every text
 has a bound, and whatever doesn't fit is a `BrokenReport` with a sentence, never anything else.
 
-Values of keys become text: Site Sonar's own reports hold ``"true"`` where `pilot probe` holds
-``true``, and both are to be counted as one. A value that is null was asked for and not
-answered, which for a survey is the same as a key that isn't there.
+A value that is null was asked for and not answered, which for a survey is the same as a key that
+isn't there.
 """
 
 from __future__ import annotations
@@ -15,16 +14,16 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
+from pilot.survey.figures import Answer, answers
+from pilot.survey.values import HUGE, VALUE_LENGTH_MAX, Value, value_text
+
 PROBE_SCHEMA = "pilot-probe/1"
-VALUE_LENGTH_MAX = 64
 KEYS_MAX = 1_000
 VALUES_MAX = 1_000
 OTHER = "\0other"
 """What stands for a value beyond the first `VALUES_MAX` of its key."""
 
 _TUPLES_POOLED_MAX = 1_000
-_INTEGER_BITS_MAX = 64
-_HUGE = "a huge number"
 
 NodeClass = Literal["fully-compatible", "underlay-disabled", "cvmfs-only", "none"]
 NODE_CLASSES: tuple[NodeClass, ...] = (
@@ -37,7 +36,6 @@ NODE_CLASSES: tuple[NodeClass, ...] = (
 
 _Name = Annotated[str, Meta(min_length=1, max_length=255)]
 _Key = Annotated[str, Meta(max_length=VALUE_LENGTH_MAX)]
-_Value = str | int | float | bool | None
 
 
 class BrokenReport(ValueError):
@@ -67,29 +65,35 @@ class _Report(msgspec.Struct):
     advice: Annotated[list[_Advice | str], Meta(max_length=64)] = msgspec.field(
         default_factory=list
     )
-    keys: Annotated[dict[_Key, _Value], Meta(max_length=512)] = msgspec.field(default_factory=dict)
+    keys: Annotated[dict[_Key, Value], Meta(max_length=512)] = msgspec.field(default_factory=dict)
 
 
-class NodeRecord(msgspec.Struct, frozen=True, order=True, gc=False):
-    """What a survey keeps of a node. Ordered by time first: the newest is the greatest.
-
-    The order goes on with the content, so that which of two reports of the same second counts
-    doesn't depend on which was read first.
-    """
+class NodeRecord(msgspec.Struct, frozen=True, gc=False):
+    """What a survey keeps of a node; texts and pairs are shared with the other nodes."""
 
     at: float
     node_class: NodeClass
-    names: tuple[str, ...]
-    """Names of the keys that have an answer, sorted; nodes with the same ones share the tuple."""
+    keys: tuple[tuple[str, str], ...]
+    """Each key that has an answer, with it."""
 
-    values: tuple[str, ...]
-    """The answers, in the order of ``names``."""
+    figures: tuple[tuple[str, Answer], ...]
+    """The answer to each figure of the talk."""
 
     runtimes: tuple[str, ...]
     """Names of the runtimes that work there, sorted."""
 
     advice: tuple[str, ...]
     """Codes of what its administrator is advised to change, sorted."""
+
+    def is_newer_than(self, other: NodeRecord) -> bool:
+        """Tell whether this one counts. Of two of the same second the content decides.
+
+        So that it makes no difference which was read first.
+        """
+        return self.at > other.at or (self.at == other.at and self._content() > other._content())
+
+    def _content(self) -> tuple[object, ...]:
+        return self.node_class, sorted(self.keys), self.runtimes, self.advice
 
 
 class ReportReader:
@@ -102,7 +106,8 @@ class ReportReader:
     def __init__(self) -> None:
         self._decode = msgspec.json.Decoder(_Report).decode
         self._decode_schema = msgspec.json.Decoder(_Schema).decode
-        self._values: dict[str, dict[_Value, str]] = {}
+        self._pairs: dict[str, dict[Value, tuple[str, str]]] = {}
+        self._truths: dict[tuple[str, bool], tuple[str, str]] = {}
         self._tuples: dict[tuple[str, ...], tuple[str, ...]] = {}
 
     def read(self, text: bytes) -> tuple[str, str, NodeRecord]:
@@ -117,47 +122,53 @@ class ReportReader:
 
     def pooled(self) -> int:
         """Return how many texts and tuples are kept for sharing; bounded."""
-        return sum(map(len, self._values.values())) + len(self._tuples)
+        return sum(map(len, self._pairs.values())) + len(self._truths) + len(self._tuples)
 
     def _record(self, report: _Report) -> NodeRecord:
-        names, values = [], []
-        for name, value in sorted(report.keys.items()):
-            known = self._values.get(name)
-            if value is None or (known is None and (known := self._new_key(name)) is None):
-                continue
-            names.append(name)
-            if value is True:
-                values.append("true")
-            elif value is False:
-                values.append("false")
-            else:
-                values.append(known.get(value) or self._new_value(known, value))
         working = {runtime.name for runtime in report.runtimes if runtime.works}
         advice = {a.code for a in report.advice if isinstance(a, _Advice) and a.code}
         return NodeRecord(
             at=report.at,
             node_class=report.node_class,
-            names=self._shared(tuple(names)),
-            values=tuple(values),
+            keys=tuple(self._answered(report.keys)),
+            figures=answers(report.keys),
             runtimes=self._shared(tuple(sorted(working))),
             advice=self._shared(tuple(sorted(advice))),
         )
 
-    def _new_key(self, name: str) -> dict[_Value, str] | None:
-        if len(self._values) >= KEYS_MAX:
-            return None
-        return self._values.setdefault(name, {})
+    def _answered(self, keys: dict[str, Value]) -> list[tuple[str, str]]:
+        """Return the pairs of those that have an answer. Most of a survey's time is spent here."""
+        found, known = [], self._pairs
+        for name, value in keys.items():
+            if value is None:
+                continue
+            pair = (
+                self._truths.get((name, value))  # For a dict, True is 1.
+                if value is True or value is False
+                else (known[name].get(value) if name in known else None)
+            ) or self._new_pair(name, value)
+            if pair is not None:
+                found.append(pair)
+        return found
 
-    def _new_value(self, known: dict[_Value, str], value: str | float) -> str:
-        is_full = len(known) >= VALUES_MAX
+    def _new_pair(self, name: str, value: str | float | bool) -> tuple[str, str] | None:
+        if name not in self._pairs:
+            if len(self._pairs) >= KEYS_MAX:
+                return None
+            self._pairs[name] = {OTHER: (name, OTHER)}
+        known = self._pairs[name]
+        if isinstance(value, bool):
+            return self._truths.setdefault((name, value), (name, value_text(value)))
+        is_full = len(known) > VALUES_MAX
         if is_full and not isinstance(value, str):
-            return OTHER
+            return known[OTHER]
         text = value_text(value)
         if is_full or text in known:
-            return known.get(text, OTHER)
+            return known.get(text, known[OTHER])
         # What is long isn't kept as it was, but as it is counted.
-        known[text if isinstance(value, str) or text == _HUGE else value] = text
-        return text
+        pair = (name, text)
+        known[text if isinstance(value, str) or text == HUGE else value] = pair
+        return pair
 
     def _shared(self, texts: tuple[str, ...]) -> tuple[str, ...]:
         if len(self._tuples) < _TUPLES_POOLED_MAX:
@@ -179,18 +190,6 @@ class ReportReader:
         except (ValueError, RecursionError):
             schema = PROBE_SCHEMA
         return _other_schema(schema) if schema != PROBE_SCHEMA else _uncapitalised(str(error))
-
-
-def value_text(value: _Value) -> str:
-    """Return a key's value as it is counted and shown: JSON's words, and no longer than 64."""
-    if isinstance(value, str):
-        is_short = len(value) <= VALUE_LENGTH_MAX
-        return value if is_short else f"{value[: VALUE_LENGTH_MAX - 1]}…"
-    if value is None or isinstance(value, bool):
-        return {None: "null", True: "true", False: "false"}[value]
-    if isinstance(value, float):
-        return str(int(value)) if value.is_integer() and abs(value) < 1e15 else repr(value)
-    return str(value) if value.bit_length() <= _INTEGER_BITS_MAX else _HUGE
 
 
 def _other_schema(schema: str) -> str:

@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from pilot.survey.figures import ANSWERS, Answer, answers
+from pilot.survey.figures import ANSWERS, Answer
 from pilot.survey.report import NODE_CLASSES, OTHER, NodeClass, NodeRecord
 
 
@@ -93,12 +93,11 @@ class Tally:
         return tally
 
     def _count(self, record: NodeRecord) -> None:
-        keys = dict(zip(record.names, record.values, strict=True))
         self.classes.counts[record.node_class] += 1
-        self.values.update(keys.items())
+        self.values.update(record.keys)
         self.runtimes.update(record.runtimes)
         self.advice.update(record.advice)
-        self.figures.update(answers(keys))
+        self.figures.update(record.figures)
 
     def add(self, other: Tally) -> None:
         """Count the other's nodes too: they must not be among these."""

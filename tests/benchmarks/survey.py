@@ -129,7 +129,7 @@ def compare(path: str, rounds: int) -> dict[str, list[tuple[float, float]]]:
     taken: dict[str, list[tuple[float, float]]] = {name: [] for name in PARTS}
     for _ in range(rounds):
         for name, figures in taken.items():
-            command = [sys.executable, "-m", "tests.benchmarks.survey", "--part", name]
+            command = [sys.executable, "-m", "tests.benchmarks.survey", f"--part={name}"]
             done = subprocess.run([*command, "--file", path], stdout=subprocess.PIPE, check=True)
             figures.append(tuple(json.loads(done.stdout)))
     return taken

@@ -28,8 +28,8 @@ RECORDS = st.builds(
     lambda node_class, keys: NodeRecord(
         at=0,
         node_class=node_class,
-        names=tuple(sorted(keys)),
-        values=tuple(keys[name] for name in sorted(keys)),
+        keys=tuple(keys.items()),
+        figures=answers(keys),
         runtimes=("bwrap",),
         advice=(),
     ),

@@ -4,16 +4,16 @@ import json
 
 import pytest
 
+from pilot.survey.figures import FIGURES
 from pilot.survey.report import (
     KEYS_MAX,
     OTHER,
-    VALUE_LENGTH_MAX,
     VALUES_MAX,
     BrokenReport,
     NodeRecord,
     ReportReader,
-    value_text,
 )
+from pilot.survey.values import VALUE_LENGTH_MAX, value_text
 from tests.pilot.survey.factories import line, report
 
 
@@ -43,8 +43,8 @@ def test_what_is_counted_is_kept() -> None:
     assert record == NodeRecord(
         at=1000.0,
         node_class="fully-compatible",
-        names=("a", "b", "d"),
-        values=("3", "yes", "true"),
+        keys=(("b", "yes"), ("a", "3"), ("d", "true")),
+        figures=tuple((name, "unknown") for name in FIGURES),
         runtimes=("bwrap",),
         advice=("enable-underlay",),
     )
@@ -124,7 +124,7 @@ def test_values_become_short_texts(value: str | float | bool, text: str) -> None
     reader = ReportReader()
 
     assert value_text(value) == text
-    assert [reader.read(line(keys={"k": value}))[2].values for _ in range(2)] == [(text,)] * 2
+    assert [reader.read(line(keys={"k": value}))[2].keys for _ in range(2)] == [(("k", text),)] * 2
 
 
 def test_true_is_not_one() -> None:
@@ -132,7 +132,7 @@ def test_true_is_not_one() -> None:
     reader = ReportReader()
     values = (1, True, 1.0, 0, False)
 
-    assert [reader.read(line(keys={"k": value}))[2].values[0] for value in values] == [
+    assert [reader.read(line(keys={"k": value}))[2].keys[0][1] for value in values] == [
         *("1", "true", "1", "0", "false")
     ]
 
@@ -145,8 +145,8 @@ def test_values_told_apart_are_bounded() -> None:
 
     late = reader.read(line(keys={"free_bytes": 10**6, "path": "/tmp/late"}))[2]
     early = reader.read(line(keys={"free_bytes": 7, "path": "/tmp/7"}))[2]
-    assert late.values == (OTHER, OTHER)
-    assert early.values == ("7", "/tmp/7")
+    assert late.keys == (("free_bytes", OTHER), ("path", OTHER))
+    assert early.keys == (("free_bytes", "7"), ("path", "/tmp/7"))
 
 
 def test_what_is_shared_between_reports_is_bounded() -> None:
@@ -156,4 +156,4 @@ def test_what_is_shared_between_reports_is_bounded() -> None:
         name = f"name{number}"
         reader.read(line(keys={name: name}, runtimes=[{"name": name, "works": True}]))
 
-    assert reader.pooled() <= 2 * KEYS_MAX
+    assert reader.pooled() <= 3 * KEYS_MAX
