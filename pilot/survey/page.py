@@ -14,7 +14,7 @@ from pilot.printable import printable
 from pilot.survey.charts import CLASS_TITLES, bars_by_site, pie_of_classes, site_label
 from pilot.survey.counting import Survey
 from pilot.survey.report import NODE_CLASSES
-from pilot.survey.summary import FIGURE_TITLES, key_line, summary
+from pilot.survey.summary import FIGURE_TITLES, keys_lines, summary
 from pilot.survey.tally import Tally
 
 SITES_DRAWN_MAX = 40
@@ -95,10 +95,7 @@ def _site_rows(survey: Survey, names: Sequence[str]) -> Iterator[list[str]]:
 
 
 def _key_table(tally: Tally) -> Iterator[str]:
-    rows = [
-        [printable(name), key_line(counts)]
-        for name, counts in islice(tally.keys().items(), _KEYS_SHOWN_MAX)
-    ]
+    rows = keys_lines(tally, _KEYS_SHOWN_MAX)
     yield from _table("What the nodes answered", ["key", "values"], rows, style="text")
 
 

@@ -17,6 +17,7 @@ FIGURE_TITLES: Mapping[str, str] = {
 }
 VALUES_IN_A_LINE_MAX = 4
 _ADVICE_TOLD_MAX = 3
+_MADE_OF = ("CPU_", "OS_", "RAM_")
 
 
 def summary(survey: Survey, overall: Tally) -> list[str]:
@@ -78,9 +79,10 @@ def key_line(counts: ValueCounts, values_max: int = VALUES_IN_A_LINE_MAX) -> str
 
 
 def keys_lines(tally: Tally, keys_max: int | None) -> list[tuple[str, str]]:
-    """Return the keys, by name, each with its line."""
-    found = islice(tally.keys().items(), keys_max)
-    return [(printable(name), key_line(counts)) for name, counts in found]
+    """Return the keys, each with its line: what a node can do first, what it is made of last."""
+    keys = tally.keys()
+    names = sorted(keys, key=lambda name: (name.startswith(_MADE_OF), name))
+    return [(printable(name), key_line(keys[name])) for name in islice(names, keys_max)]
 
 
 def _superseded(survey: Survey) -> str:
