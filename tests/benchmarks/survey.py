@@ -2,8 +2,8 @@
 
 Run it as ``python -m tests.benchmarks.survey``. The floor is what msgspec needs to decode the very
 same lines into dicts that nobody looks at. Each measure is a process of its own, so that one's
-memory isn't another's; rounds are interleaved, as a machine's speed drifts by the minute: trust the
-ratios.
+memory isn't another's. Seconds are of CPU, as others may use the machine; rounds are interleaved,
+as its speed drifts by the minute: trust the ratios.
 
 Reports are like those of a real probe: about 100 keys, of which some 15 have a value a node.
 """
@@ -117,10 +117,10 @@ PARTS: dict[str, Callable[[str], None]] = {
 
 
 def measured(part: str, path: str) -> tuple[float, float]:
-    """Return seconds and peak memory in MB."""
-    begun = time.perf_counter()
+    """Return CPU seconds and peak memory in MB."""
+    begun = time.process_time()
     PARTS[part](path)
-    seconds = time.perf_counter() - begun
+    seconds = time.process_time() - begun
     return seconds, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
@@ -138,7 +138,7 @@ def compare(path: str, rounds: int) -> dict[str, list[tuple[float, float]]]:
 def report(taken: dict[str, list[tuple[float, float]]], reports: int) -> None:
     """Print medians, and the ratio to the floor."""
     floor = statistics.median(seconds for seconds, _ in next(iter(taken.values())))
-    print(f"{'':24} {'s':>7} {'reports/s':>10} {'peak MB':>8}   ratio")
+    print(f"{'':24} {'CPU s':>7} {'reports/s':>10} {'peak MB':>8}   ratio")
     for name, figures in taken.items():
         seconds = statistics.median(seconds for seconds, _ in figures)
         peak = statistics.median(megabytes for _, megabytes in figures)
