@@ -21,6 +21,7 @@ EXPORTS = {
         Effect Effects Ending Intensity MailboxStatistics NoAnswer Recipient Reply Restart Run
         Schedule SpawnChild StopChild StopSelf SystemStatistics Tell Unschedule WorkFailed handles
     """,
+    "pilot.bundle": "WRAPPER_VARIABLES Bundle TakenBundle build_bundle take_bundle",
     "pilot.embedding": """
         FINAL ActorCrashed Answer AnyReport Command ContainerPolicy DrainNode FinalReport Heartbeat
         HeldJob InputFile JdlError JobDescription JobStatus KillJob KillReason LoseJob Match Node
