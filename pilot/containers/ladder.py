@@ -94,6 +94,8 @@ class ContainerTools(Record, frozen=True, kw_only=True):
     runtimes: tuple[Runtime, ...]
     images: ImageStore
     trial: Trial
+    notes: tuple[str, ...] = ()
+    """What the operator should know of how this was found."""
 
     @property
     def bundle(self) -> Bundle:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from actors.ports import ImageUsed, WrapperPaths
-from pilot.bundle import WRAPPER_VARIABLES, Bundle
+from pilot.bundle import WRAPPER_VARIABLES
 from pilot.containers.dialects import dialect_of
 from pilot.containers.ladder import Choice, ContainerTools
 from pilot.containers.mounts import MountPlan, Wanted, plan_mounts
@@ -35,7 +35,7 @@ async def contained_mounts(attempt: Attempt, choice: Choice, tools: ContainerToo
 
 
 def contained_plan(
-    attempt: Attempt, choice: Choice, bundle: Bundle, mounts: MountPlan
+    attempt: Attempt, choice: Choice, tools: ContainerTools, mounts: MountPlan
 ) -> LaunchPlan:
     """Return the launch in the container that was chosen, with these mounts."""
     assert choice.runtime is not None, "a plan for a container has a runtime"
@@ -57,11 +57,11 @@ def contained_plan(
         f"image {choice.image.reference}{digest}"
     )
     return LaunchPlan(
-        command=(*dialect.command(launch), *bundle.command(mounts.bundle), "run"),
+        command=(*dialect.command(launch), *tools.bundle.command(mounts.bundle), "run"),
         environment=dialect.environment(launch, attempt.host),
         container=runtime.kind.value,
         image=ImageUsed(reference=choice.image.reference, digest=choice.image.digest),
-        traces=(*batch_trace(attempt.host), *choice.reasons, *mounts.notes, used),
+        traces=(*batch_trace(attempt.host), *tools.notes, *choice.reasons, *mounts.notes, used),
         paths=WrapperPaths(
             work_directory=mounts.work,
             output_directory=mounts.output,
