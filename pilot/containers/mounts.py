@@ -17,7 +17,8 @@ Rules, each seen with Apptainer 1.4.5 (tests/pilot/containers/test_matrix.py rep
   overlay nor underlay an image without /tmp has none, and every bind below it is fatal.
 - A mount point that is a symbolic link of the image is followed inside the image, never out of
   it: with /tmp -> mnt the job would lie on /mnt, and with a layer the launch fails. So a link,
-  or whatever lies behind one, is never a base; nor is a site's directory bound there.
+  or whatever lies behind one, is never a base; nor is a site's directory bound there. (Its own
+  /tmp Apptainer mounts through the link all the same: over /proc, the check finds out.)
 - Of two binds to one destination the first silently wins. So they are refused.
 - A bind whose source isn't there is fatal (formerly: silently skipped). So it is left out.
 - Old versions mount in the order given, newer ones sort; parents come first here.

@@ -15,7 +15,7 @@ import os
 import re
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -204,22 +204,9 @@ async def test_a_cell_runs_the_job_or_explains_itself(
         (tmp_path / name).mkdir()
     (tmp_path / "site" / "file").write_text("from the site\n")
     site = Bind(source=str(tmp_path / "site"), destination=SITE, read_only=True)
-    tools = ContainerTools(
-        runtimes=(site_of(cell, place),),
-        bundle=bundle,
-        images=OneImage(images[cell.kind, cell.form], cell.form),
-        scratch_directory=tmp_path / "scratch",
-        site_binds=(site,),
-    )
-    ladder = Ladder(
-        tools,
-        make_nonce=lambda: "n0nce",
-        host=os.environ,
-        memory=Memory(),
-        clock=SystemClock(),
-    )
+    store = OneImage(images[cell.kind, cell.form], cell.form)
 
-    choice = await ladder.choose("image", ContainerPolicy.PREFER)
+    choice = await chosen(tmp_path / "scratch", site_of(cell, place), bundle, store, site)
 
     assert tuple(step.reason for step in choice.steps) == outcome.steps, choice.reasons
     assert all(len(reason) > 60 and reason.endswith(".") for reason in choice.reasons)
@@ -228,6 +215,23 @@ async def test_a_cell_runs_the_job_or_explains_itself(
         assert choice.base == outcome.base
         assert choice.rung.own_pid_namespace is cell.pid
         await launches(tmp_path, choice, bundle, site, outcome)
+
+
+async def chosen(
+    scratch: Path, runtime: Runtime, bundle: Bundle, store: ImageStore, *site: Bind
+) -> Choice:
+    """Climb the real ladder."""
+    tools = ContainerTools(
+        runtimes=(runtime,),
+        bundle=bundle,
+        images=store,
+        scratch_directory=scratch,
+        site_binds=site,
+    )
+    ladder = Ladder(
+        tools, make_nonce=lambda: "n0nce", host=os.environ, memory=Memory(), clock=SystemClock()
+    )
+    return await ladder.choose("image", ContainerPolicy.PREFER)
 
 
 async def launches(
@@ -309,3 +313,120 @@ def run_shell(tmp_path: Path, choice: Choice, plan: MountPlan) -> dict[str, str]
     assert ran.returncode == 0, ran.stderr
     lines = [line.partition("=") for line in ran.stdout.splitlines()]
     return {name: value for name, _, value in lines}
+
+
+# --- images that lead astray -----------------------------------------------------------------
+
+LAYERS = [pytest.param(False, id="no-layer"), pytest.param(True, id="layers")]
+
+
+def image_with_links(place: Path, directories: tuple[str, ...], links: Mapping[str, str]) -> Path:
+    """Make a busybox image with these directories and links."""
+    root = make_image(place / "image")
+    shutil.rmtree(root / "var")
+    (root / "tmp").rmdir()
+    for directory in directories:
+        (root / directory).mkdir()
+    for name, target in links.items():
+        (root / name).symlink_to(target)
+    return root
+
+
+def layered_site(place: Path, is_layered: bool) -> Runtime:
+    """Return a site with both layers or none."""
+    cell = Cell(
+        overlay=is_layered, underlay=is_layered, pid=True, kind="", form=ImageForm.DIRECTORY
+    )
+    return site_of(cell, place)
+
+
+@pytest.mark.parametrize("is_layered", LAYERS)
+@pytest.mark.parametrize("target", ["mnt", "/etc", "../../../../../tmp", "nowhere"])
+async def test_a_tmp_that_is_a_link_is_no_base(
+    tmp_path: Path, place: Path, bundle: Bundle, is_layered: bool, target: str
+) -> None:
+    """Wherever it leads, the job lies on a real directory, and nothing had to be tried."""
+    image = image_with_links(tmp_path, ("mnt", "srv"), {"tmp": target})
+    store = OneImage(image, ImageForm.DIRECTORY)
+
+    choice = await chosen(tmp_path, layered_site(place, is_layered), bundle, store)
+
+    assert (choice.base, choice.reasons) == ("/mnt", ())
+
+
+async def test_a_tmp_that_leads_over_proc_is_found_out(
+    tmp_path: Path, place: Path, bundle: Bundle
+) -> None:
+    """Apptainer mounts its /tmp wherever the link leads; without /proc nothing can be verified."""
+    image = image_with_links(tmp_path, ("mnt",), {"tmp": "/proc"})
+    store = OneImage(image, ImageForm.DIRECTORY)
+
+    choice = await chosen(tmp_path, layered_site(place, False), bundle, store)
+
+    assert choice.runtime is None
+    assert choice.steps[-1].reason is Reason.NOT_MOUNTED
+    assert "/proc inside is not the kernel's" in choice.reasons[-1]
+
+
+@pytest.mark.parametrize("is_layered", LAYERS)
+async def test_a_base_that_is_a_link_is_passed_over(
+    tmp_path: Path, place: Path, bundle: Bundle, is_layered: bool
+) -> None:
+    """The next that is a directory is taken."""
+    links = {"tmp": "/etc", "mnt": "/etc", "media": "bin"}
+    image = image_with_links(tmp_path, ("srv",), links)
+    store = OneImage(image, ImageForm.DIRECTORY)
+
+    choice = await chosen(tmp_path, layered_site(place, is_layered), bundle, store)
+
+    assert (choice.base, choice.reasons) == ("/srv", ())
+
+
+@pytest.mark.parametrize("is_layered", LAYERS)
+async def test_an_image_of_links_only_is_refused(
+    tmp_path: Path, place: Path, bundle: Bundle, is_layered: bool
+) -> None:
+    """With no place at all there is no launch, and the reason names what was looked for."""
+    names = ("tmp", "mnt", "media", "srv", "opt", "home", "root", "var")
+    image = image_with_links(tmp_path, (), dict.fromkeys(names, "/bin"))
+    store = OneImage(image, ImageForm.DIRECTORY)
+
+    choice = await chosen(tmp_path, layered_site(place, is_layered), bundle, store)
+
+    assert [step.reason for step in choice.steps] == [Reason.NO_MOUNT_POINT]
+    assert "no directory to mount a job on" in choice.reasons[0]
+
+
+async def test_an_image_that_nobody_could_look_into_is_found_out_by_trying(
+    tmp_path: Path, place: Path, bundle: Bundle
+) -> None:
+    """Layers can't make what a link is in the way of; the check tells, and the next base holds."""
+    image = image_with_links(tmp_path, ("srv",), {"tmp": "nowhere"})
+
+    class Blind(OneImage):
+        async def tree(self, image: LocalImage) -> ImageTree:
+            return ImageTree()
+
+    choice = await chosen(
+        tmp_path, layered_site(place, True), bundle, Blind(image, ImageForm.DIRECTORY)
+    )
+
+    assert choice.steps
+    assert all(step.reason is Reason.NO_MOUNT_POINT for step in choice.steps)
+    assert choice.base != "/tmp"
+
+
+@pytest.mark.skipif(not HAS_FUSE, reason="only root may use /dev/fuse here")
+async def test_a_sif_that_apptainer_built_needs_no_layer(
+    tmp_path: Path, place: Path, bundle: Bundle
+) -> None:
+    """Building puts a /tmp into it that its source hadn't."""
+    image = image_with_links(tmp_path, (), {})
+    sif = tmp_path / "image.sif"
+    command = [str(APPTAINER), "build", "--userns", str(sif), str(image)]
+    subprocess.run(command, check=True, capture_output=True, timeout=60)
+
+    store = OneImage(sif, ImageForm.SIF)
+    choice = await chosen(tmp_path, layered_site(place, False), bundle, store)
+
+    assert (choice.base, choice.reasons) == ("/tmp", ())
