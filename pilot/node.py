@@ -28,13 +28,14 @@ from actors.work_unit import WorkOptions
 from pilot import children
 from pilot.agent_log import AgentLog
 from pilot.authority import NodeAuthority
-from pilot.bundle import build_bundle
+from pilot.bundle import take_bundle
 from pilot.clock import SystemClock
 from pilot.containers.dialects import chosen_dialects, split_list
 from pilot.containers.ladder import ContainerTools, Ladder
 from pilot.containers.memory import Memory
 from pilot.containers.runtime import Bind
 from pilot.containers.search import find_runtimes, inspect_file
+from pilot.containers.trial import Trial
 from pilot.images import ImageStore
 from pilot.launching import LauncherOptions, NodeLauncher
 from pilot.process_table import LocalProcessTable, own_mark
@@ -220,24 +221,21 @@ async def make_ladder(settings: Settings) -> Ladder:
     """Find the runtimes and build the bundle: when the first job wants a container."""
     dialects = chosen_dialects(settings.runtimes)
     runtimes = await find_runtimes(os.environ.get("PATH", os.defpath), dialects)
-    bundle = await asyncio.to_thread(build_bundle, settings.bundle_directory)
+    taken = await take_bundle(settings.state_directory, settings.published_bundles, os.environ)
     scratch = settings.state_directory / "checks"
     shutil.rmtree(scratch, ignore_errors=True)
     scratch.mkdir(mode=0o700, parents=True, exist_ok=True)
-    tools = ContainerTools(
-        runtimes=runtimes,
-        bundle=bundle,
-        images=ImageStore(),
+    trial = Trial(
+        bundle=taken.bundle,
         scratch_directory=scratch,
-        site_binds=await _site_binds(split_list(settings.binds)),
-    )
-    return Ladder(
-        tools,
         make_nonce=partial(secrets.token_hex, 8),
         host=os.environ,
-        memory=await asyncio.to_thread(Memory, settings.state_directory / "verified.json"),
-        clock=SystemClock(),
+        site_binds=await _site_binds(split_list(settings.binds)),
+        timeout_s=settings.container_check_s,
     )
+    tools = ContainerTools(runtimes=runtimes, images=ImageStore(), trial=trial)
+    memory = await asyncio.to_thread(Memory, settings.state_directory / "verified.json")
+    return Ladder(tools, memory, SystemClock())
 
 
 async def _site_binds(paths: Sequence[str]) -> tuple[Bind, ...]:

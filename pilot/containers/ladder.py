@@ -11,31 +11,19 @@ from __future__ import annotations
 
 import asyncio
 import os
-import shutil
-import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from enum import StrEnum
-from pathlib import Path
 
 from actors.ports import Clock
 from pilot.bundle import Bundle
-from pilot.containers.check import Asked, Verification, own_pid_namespace, verify
+from pilot.containers.check import Verification
 from pilot.containers.dialects import dialect_of
 from pilot.containers.layouts import Layout, NoMountPoint, possible_layouts
-from pilot.containers.memory import Memory, key_of
-from pilot.containers.mounts import (
-    JOB_DIRECTORIES,
-    TMP_BASE,
-    ImageTree,
-    MountPlan,
-    Wanted,
-    make_mount_points,
-    plan_mounts,
-)
-from pilot.containers.runtime import Bind, ContainerLaunch, Layers, Reason, Rung, Runtime
+from pilot.containers.memory import Memory
+from pilot.containers.mounts import TMP_BASE, ImageTree
+from pilot.containers.runtime import Bind, Layers, Reason, Rung, Runtime
 from pilot.containers.search import Glances
-from pilot.containers.sources import look_at_sources
+from pilot.containers.trial import Trial, Way
 from pilot.images import ImageStore, LocalImage
 from transport.errors import OperatorError, PilotError
 from transport.messages import Record
@@ -43,9 +31,16 @@ from transport.messages import Record
 _OTHER_BASE = frozenset({Reason.NO_MOUNT_POINT, Reason.NOT_MOUNTED, Reason.NOT_WRITABLE})
 """What another base may cure."""
 _OTHER_RUNTIME = frozenset(
-    {Reason.ARCHITECTURE, Reason.IMAGE_FORMAT, Reason.IMAGE_FORBIDDEN, Reason.BINDS_FORBIDDEN}
+    {
+        Reason.NO_ANSWER,
+        Reason.FLOODED,
+        Reason.ARCHITECTURE,
+        Reason.IMAGE_FORMAT,
+        Reason.IMAGE_FORBIDDEN,
+        Reason.BINDS_FORBIDDEN,
+    }
 )
-"""What no other rung of the same runtime cures."""
+"""What no other rung of the same runtime cures, or what would cost the whole deadline again."""
 
 
 class ContainerPolicy(StrEnum):
@@ -99,12 +94,18 @@ class ContainerTools(Record, frozen=True, kw_only=True):
     """What a node has for containers, found once."""
 
     runtimes: tuple[Runtime, ...]
-    bundle: Bundle
     images: ImageStore
-    scratch_directory: Path
-    """On the node's own disk: for the checks' work directories."""
-    site_binds: tuple[Bind, ...] = ()
-    """Part of every launch (/cvmfs, say)."""
+    trial: Trial
+
+    @property
+    def bundle(self) -> Bundle:
+        """What wrappers run from."""
+        return self.trial.bundle
+
+    @property
+    def site_binds(self) -> tuple[Bind, ...]:
+        """Part of every launch (/cvmfs, say)."""
+        return self.trial.site_binds
 
 
 class Ladder:
@@ -113,20 +114,12 @@ class Ladder:
     def __init__(
         self,
         tools: ContainerTools,
-        *,
-        make_nonce: Callable[[], str],
-        host: Mapping[str, str],
         memory: Memory,
         clock: Clock,
-        timeout_s: float = 30.0,
     ) -> None:
-        """``make_nonce`` returns another string each time; ``host`` is the pilot's environment."""
         self._tools = tools
-        self._make_nonce = make_nonce
-        self._host = host
         self._memory = memory
         self._clock = clock
-        self._timeout_s = timeout_s
         self._glances = Glances()
         self._one_at_a_time = asyncio.Lock()
 
@@ -180,25 +173,23 @@ class Ladder:
             steps.append(_unusable(runtime, Reason.IMAGE_FORM, error))
             return None
         state = await self._state_of(runtime)
-        lacking: set[tuple[bool, Layout]] = (
-            set()
-        )  # No mount point, with or without a PID namespace.
+        # Where no mount point could be made, a rung without a PID namespace doesn't help.
+        lacking: set[tuple[bool, Layout]] = set()
         for rung in dialect.rungs(runtime, is_root=os.geteuid() == 0):
             for layout in layouts:
                 if (rung.use_userns, layout) in lacking:
                     continue
-                way = _Way(
+                way = Way(
                     runtime=runtime,
                     runtime_state=state,
                     rung=rung,
                     image=image,
                     tree=tree,
                     layout=layout,
-                    bundle=self._tools.bundle.root.name,
                 )
                 verification = await self._verified(way)
                 if verification.works:
-                    return _choice(way, steps)
+                    return _choice(way, self._tools.trial.key(way), steps)
                 steps.append(_failed(way, verification))
                 if verification.reason is Reason.NO_MOUNT_POINT:
                     lacking.add((rung.use_userns, layout))
@@ -223,105 +214,20 @@ class Ladder:
             self._memory.put(choice.key, failed, self._clock.now())
         return bool(choice.key)
 
-    async def _verified(self, way: _Way) -> Verification:
-        verification = self._memory.get(way.key, self._clock.now())
+    async def _verified(self, way: Way) -> Verification:
+        key = self._tools.trial.key(way)
+        verification = self._memory.get(key, self._clock.now())
         if verification is not None:
             return verification
         async with self._one_at_a_time:  # Many jobs may want to know the same.
-            verification = self._memory.get(way.key, self._clock.now())
+            verification = self._memory.get(key, self._clock.now())
             if verification is None:
-                verification = await self._try(way)
-                self._memory.put(way.key, verification, self._clock.now())
+                verification = await self._tools.trial.run(way)
+                self._memory.put(key, verification, self._clock.now())
             return verification
 
-    async def _try(self, way: _Way) -> Verification:
-        nonce = self._make_nonce()
-        site = self._tools.site_binds
-        kinds = await look_at_sources([bind.source for bind in site])
-        with self._check_directories(nonce) as root:
-            plan = way.plan(
-                Wanted(
-                    work=f"{root}/work",
-                    output=f"{root}/output",
-                    private=f"{root}/private",
-                    bundle=str(self._tools.bundle.root),
-                    mount_tree=f"{root}/mounts",
-                    site=site,
-                    kinds=kinds,
-                )
-            )
-            make_mount_points(plan)
-            launch = ContainerLaunch(
-                runtime=way.runtime,
-                image=way.image.path,
-                image_form=way.image.form,
-                binds=plan.binds,
-                working_directory=plan.work,
-                scratch_directory=f"{root}/scratch",
-                rung=way.rung,
-            )
-            asked = Asked(
-                nonce=nonce,
-                writable=(plan.work, plan.output, plan.private),
-                read_only=(plan.bundle,),
-                own_pid_namespace=way.rung.own_pid_namespace,
-                host_pid_namespace=own_pid_namespace(),
-            )
-            command = (*self._tools.bundle.command(plan.bundle), "check")
-            return await verify(launch, command, asked, host=self._host, timeout_s=self._timeout_s)
 
-    @contextmanager
-    def _check_directories(self, nonce: str) -> Iterator[str]:
-        place = self._tools.scratch_directory
-        try:
-            root = Path(tempfile.mkdtemp(prefix="check-", dir=place))
-            for name in (*JOB_DIRECTORIES, "scratch", "mounts"):
-                (root / name).mkdir()
-            for name in JOB_DIRECTORIES:
-                (root / name / "nonce").write_text(nonce)
-        except OSError as error:
-            raise OperatorError(
-                f"No container can be checked in {place}: {error.strerror}."
-            ) from error
-        try:
-            yield str(root)
-        finally:
-            shutil.rmtree(root, ignore_errors=True)
-
-
-class _Way(Record, frozen=True, kw_only=True):
-    """One way to run an image: all that a verification depends on."""
-
-    runtime: Runtime
-    runtime_state: str
-    rung: Rung
-    image: LocalImage
-    tree: ImageTree
-    layout: Layout
-    bundle: str
-
-    @property
-    def key(self) -> str:
-        """By which its verification is remembered."""
-        return key_of(
-            {
-                "runtime": self.runtime,
-                "runtime_state": self.runtime_state,
-                "rung": self.rung,
-                "image": (self.image.path, self.image.form, self.image.state, self.image.digest),
-                "layout": self.layout,
-                "bundle": self.bundle,
-                "kernel": os.uname().release,
-                "uid": os.geteuid(),
-            }
-        )
-
-    def plan(self, wanted: Wanted) -> MountPlan:
-        """Return where everything goes."""
-        return plan_mounts(wanted, self.layout.base, self.tree, self.layout.layers)
-
-
-def _choice(way: _Way, steps: Sequence[Step]) -> Choice:
+def _choice(way: Way, key: str, steps: Sequence[Step]) -> Choice:
     return Choice(
         runtime=way.runtime,
         rung=way.rung,
@@ -329,13 +235,13 @@ def _choice(way: _Way, steps: Sequence[Step]) -> Choice:
         tree=way.tree,
         base=way.layout.base,
         layers=way.layout.layers,
-        key=way.key,
+        key=key,
         steps=tuple(steps),
         reasons=tuple(map(str, steps)),
     )
 
 
-def _failed(way: _Way, verification: Verification) -> Step:
+def _failed(way: Way, verification: Verification) -> Step:
     assert verification.reason is not None, "what doesn't work has a reason"
     return Step(
         runtime=way.runtime,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from actors.ports import ImageUsed, WrapperPaths
-from pilot.bundle import Bundle
+from pilot.bundle import WRAPPER_VARIABLES, Bundle
 from pilot.containers.dialects import dialect_of
 from pilot.containers.ladder import Choice, ContainerTools
 from pilot.containers.mounts import MountPlan, Wanted, plan_mounts
@@ -49,7 +49,7 @@ def contained_plan(
         working_directory=mounts.work,
         scratch_directory=str(attempt.files.scratch),
         rung=choice.rung,
-        environment={MARK_VARIABLE: attempt.mark},
+        environment={**WRAPPER_VARIABLES, MARK_VARIABLE: attempt.mark},
     )
     digest = f" ({choice.image.digest})" if choice.image.digest else ""
     used = (

@@ -14,6 +14,7 @@ from pilot.containers.ladder import Choice, ContainerPolicy, ContainerTools, Lad
 from pilot.containers.memory import FAILURE_KEPT_S, Memory
 from pilot.containers.runtime import Reason, Runtime
 from pilot.containers.search import FileState
+from pilot.containers.trial import Trial
 from pilot.images import ImageStore
 from tests.pilot.sandbox import (
     fake_runtime,
@@ -79,17 +80,14 @@ def ladder(
 ) -> Ladder:
     """Make a ladder with counted nonces."""
     counter = itertools.count()
-    tools = ContainerTools(
-        runtimes=tuple(runtimes), bundle=bundle, images=ImageStore(), scratch_directory=scratch
-    )
-    return Ladder(
-        tools,
+    trial = Trial(
+        bundle=bundle,
+        scratch_directory=scratch,
         make_nonce=lambda: f"nonce{next(counter)}",
         host=os.environ,
-        memory=memory or Memory(),
-        clock=clock or StepClock(),
-        timeout_s=30.0,
     )
+    tools = ContainerTools(runtimes=tuple(runtimes), images=ImageStore(), trial=trial)
+    return Ladder(tools, memory or Memory(), clock or StepClock())
 
 
 def tries(runtime: Runtime) -> int:

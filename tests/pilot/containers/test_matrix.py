@@ -43,6 +43,7 @@ from pilot.containers.runtime import (
     Runtime,
     RuntimeKind,
 )
+from pilot.containers.trial import Trial
 from pilot.images import ImageStore, LocalImage
 from pilot.images.look import look_into
 from tests.pilot.sandbox import (
@@ -221,16 +222,15 @@ async def chosen(
     scratch: Path, runtime: Runtime, bundle: Bundle, store: ImageStore, *site: Bind
 ) -> Choice:
     """Climb the real ladder."""
-    tools = ContainerTools(
-        runtimes=(runtime,),
+    trial = Trial(
         bundle=bundle,
-        images=store,
         scratch_directory=scratch,
+        make_nonce=lambda: "n0nce",
+        host=os.environ,
         site_binds=site,
     )
-    ladder = Ladder(
-        tools, make_nonce=lambda: "n0nce", host=os.environ, memory=Memory(), clock=SystemClock()
-    )
+    tools = ContainerTools(runtimes=(runtime,), images=store, trial=trial)
+    ladder = Ladder(tools, memory=Memory(), clock=SystemClock())
     return await ladder.choose("image", ContainerPolicy.PREFER)
 
 
