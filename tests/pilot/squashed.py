@@ -21,7 +21,7 @@ _MACHINES = {"x86_64": "2", "aarch64": "4"}
 def squashed(root: Path) -> Path:
     """Make a squashfs file of a directory, beside it."""
     made = root.with_suffix(".sqfs")
-    command = ["mksquashfs", root, made, "-quiet", "-no-progress", "-all-root"]
+    command = ["mksquashfs", str(root), str(made), "-quiet", "-no-progress", "-all-root"]
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
     return made
 
@@ -31,6 +31,6 @@ def wrapped_in_sif(squashfs: Path) -> Path:
     made = squashfs.with_suffix(".sif")
     options = ["--datatype", "4", "--parttype", "2", "--partfs", "1"]
     options += ["--partarch", _MACHINES[platform.machine()]]
-    for arguments in (["new", made], ["add", *options, made, squashfs]):
+    for arguments in (["new", str(made)], ["add", *options, str(made), str(squashfs)]):
         subprocess.run([str(APPTAINER), "sif", *arguments], check=True)
     return made
