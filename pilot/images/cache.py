@@ -20,6 +20,7 @@ import hashlib
 import os
 import stat
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -27,7 +28,7 @@ from typing import TypeVar
 
 import msgspec
 
-from pilot.images.locks import FileLock, try_lock, wait_lock
+from pilot.images.locks import FileLock, try_lock, wait_a_moment, wait_lock
 from pilot.plain_files import remove_tree
 from transport.errors import OperatorError
 from transport.messages import Record
@@ -130,6 +131,27 @@ class ImageCache:
         """Return the lock of an image or of any name; it blocks, for ``timeout_s`` at most."""
         self._make()
         return wait_lock(self._lock_file(name), is_shared=is_shared, timeout_s=timeout_s)
+
+    def lock_to_fill(self, digest: str, *, timeout_s: float) -> FileLock | None:
+        """Return the lock of an image that isn't here, or None once it is; it blocks.
+
+        Its users hold the lock too, for hours, so it isn't waited for when the image is here.
+        """
+        self._make()
+        deadline = time.monotonic() + timeout_s
+        while self.find(digest) is None:
+            lock = try_lock(self._lock_file(digest))
+            if lock is None and time.monotonic() >= deadline:
+                raise OperatorError(
+                    f"another process has been fetching it for more than {timeout_s:g} s"
+                )
+            if lock is None:
+                wait_a_moment()
+            elif self.find(digest) is None:
+                return lock
+            else:
+                lock.close()
+        return None
 
     @contextmanager
     def filling(self, digest: str) -> Iterator[Path]:

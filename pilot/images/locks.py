@@ -24,6 +24,11 @@ class FileLock:
         self.path = path
         self._fd = fd
 
+    @classmethod
+    def none(cls) -> FileLock:
+        """Return one that locks nothing, for what needs no lock."""
+        return cls(Path(os.devnull), -1)
+
     def fileno(self) -> int:
         """Return its descriptor: a process that inherits it holds the lock as well."""
         return self._fd
@@ -78,8 +83,13 @@ def wait_lock(path: Path, *, is_shared: bool = False, timeout_s: float) -> FileL
             raise OperatorError(
                 f"another process has held {path} for more than {timeout_s:g} s; find it with fuser"
             )
-        time.sleep(_POLL_S)
+        wait_a_moment()
     return lock
+
+
+def wait_a_moment() -> None:
+    """Wait before trying a lock again; blocks."""
+    time.sleep(_POLL_S)
 
 
 def _is_still_there(path: Path, fd: int) -> bool:
