@@ -80,8 +80,8 @@ class Config(Record, frozen=True, kw_only=True):
 
 class _Shape(Record, frozen=True, kw_only=True, rename="camel"):
     schema_version: int = 0
-    manifests: msgspec.Raw | None = None
-    layers: msgspec.Raw | None = None
+    manifests: msgspec.Raw = msgspec.Raw()
+    layers: msgspec.Raw = msgspec.Raw()
 
 
 class Resolved(Record, frozen=True, kw_only=True):
@@ -127,11 +127,11 @@ def parse_document(data: bytes) -> Index | Manifest:
     """Return the index or manifest that these bytes are; raises `UserError` where they are none."""
     try:
         shape = msgspec.json.decode(data, type=_Shape)
-        if shape.manifests is not None:
+        if bytes(shape.manifests):
             index = msgspec.json.decode(data, type=Index)
             _check_descriptors(index.manifests)
             return index
-        if shape.layers is not None:
+        if bytes(shape.layers):
             manifest = msgspec.json.decode(data, type=Manifest)
             _check_descriptors((manifest.config, *manifest.layers))
             return manifest

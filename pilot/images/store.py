@@ -26,6 +26,7 @@ from pilot.images.manifest import node_architecture
 from pilot.images.reference import (
     ArchiveReference,
     PathReference,
+    Reference,
     RegistryReference,
     checked_digest,
     parse_reference,
@@ -85,15 +86,17 @@ class ImageStore:
         directory: Path | None = None,
         options: StoreOptions = StoreOptions(),  # noqa: B008 - it can't be changed
         *,
-        now: Callable[[], float] = SystemClock().now,
+        now: Callable[[], float] | None = None,
     ) -> None:
         """``directory`` is for the cache, which other processes may share.
 
         Without one only images that need no unpacking can be had.
         """
         self._options = options
-        self._cache = directory and ImageCache(directory, bytes_max=options.bytes_max)
-        self._now = now
+        self._cache: ImageCache | None = None
+        if directory is not None:
+            self._cache = ImageCache(directory.absolute(), bytes_max=options.bytes_max)
+        self._now = now or SystemClock().now
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._failures: dict[str, tuple[PilotError, float]] = {}
         self._helpers = asyncio.Semaphore(_HELPERS_MAX)
@@ -107,14 +110,7 @@ class ImageStore:
         parsed = parse_reference(reference)
         required = checked_digest(digest) if digest else ""
         with _named(reference):
-            match parsed:
-                case PathReference():
-                    image = await self._path(reference, parsed.path, required)
-                case ArchiveReference():
-                    seen = await self._look(parsed.path)
-                    image = await self._archive(reference, parsed, seen, required)
-                case RegistryReference():
-                    image = await self._registry(reference, parsed, required)
+            image = await self._found(reference, parsed, required)
             check_required(required, await asyncio.to_thread(self._names_of, image, required))
             return image
 
@@ -151,6 +147,16 @@ class ImageStore:
 
     # --- the forms ---------------------------------------------------------------------------
 
+    async def _found(self, reference: str, parsed: Reference, required: str) -> LocalImage:
+        match parsed:
+            case PathReference():
+                return await self._path(reference, parsed.path, required)
+            case ArchiveReference():
+                seen = await self._look(parsed.path)
+                return await self._archive(reference, parsed, seen, required)
+            case RegistryReference():
+                return await self._registry(reference, parsed, required)
+
     async def _path(self, reference: str, path: str, required: str) -> LocalImage:
         seen = await self._look(path)
         if seen.is_directory:
@@ -185,7 +191,7 @@ class ImageStore:
         self, reference: str, parsed: RegistryReference, required: str
     ) -> LocalImage:
         since = self._now() - self._options.tag_fresh_s
-        exact = required or parsed.digest
+        exact = parsed.digest or required
         task = PullImage(
             bounds=self._bounds(),
             reference=parsed,
@@ -250,7 +256,7 @@ class ImageStore:
     def _bounds(self) -> Bounds:
         cache = self._needed_cache()
         return Bounds(
-            directory=str(cache.directory.absolute()),
+            directory=str(cache.directory),
             bytes_max=cache.bytes_max,
             timeout_s=self._options.timeout_s,
         )

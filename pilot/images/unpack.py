@@ -72,7 +72,8 @@ class Tree:
             ) as tar:
                 while (member := tar.next()) is not None:
                     self._add(tar, member)
-                    tar.members = []  # it keeps each, and a layer may have a million
+                    # It keeps each, and a layer may have a million.
+                    tar.members = []  # type: ignore[attr-defined]
             stream.read_to_the_end()
         if stream.digest != diff_id:
             raise UserError(
