@@ -152,7 +152,9 @@ def docker_archive(path: Path, *layers: bytes) -> str:
 
 def small_image(text: str = "hello", *, architecture: str = "") -> Image:
     """Make an image of one small file."""
-    return image(tar([directory("etc"), file("etc/motd", text.encode())]), architecture=architecture)
+    return image(
+        tar([directory("etc"), file("etc/motd", text.encode())]), architecture=architecture
+    )
 
 
 # --- pushing ---------------------------------------------------------------------------------
