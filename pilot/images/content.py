@@ -28,7 +28,7 @@ _SIF_ARCHITECTURES = {
     b"07": "mips", b"08": "mipsle", b"09": "mips64", b"10": "mips64le", b"11": "s390x",
     b"12": "riscv64",
 }  # fmt: skip
-_SQUASHFS = struct.Struct("<4s5I6H8Q")
+_SQUASHFS = struct.Struct("<4s4I6H8Q")
 _SQUASHFS_VERSION = 4
 _LAUNCHER = b"#!/usr/bin/env run-singularity\n"
 
@@ -117,7 +117,7 @@ def _squashfs(head: bytes, size: int, offset: int) -> Content:
     if len(head) < _SQUASHFS.size:
         raise UserError("it is cut short: not even its squashfs header is whole")
     fields = _SQUASHFS.unpack_from(head)
-    version, bytes_used = fields[10], fields[13]
+    version, bytes_used = fields[9], fields[12]
     if version != _SQUASHFS_VERSION:
         raise UserError(f"its squashfs is of version {version}, and only 4 can be used")
     if offset + bytes_used > size:
