@@ -51,6 +51,7 @@ def make_squashfs(path: Path) -> Path:
 
 
 def sha256(path: Path) -> str:
+    """Return a file's digest."""
     return f"sha256:{hashlib.sha256(path.read_bytes()).hexdigest()}"
 
 
@@ -229,7 +230,7 @@ async def test_what_is_not_there(store: ImageStore, tmp_path: Path) -> None:
         await store.get(f"{tmp_path}/nothing")
     with pytest.raises(UserError, match="neither a file nor a directory"):
         await store.get(f"{tmp_path}/pipe")
-    with pytest.raises(OperatorError, match="this node has no /cvmfs/no-such.example"):
+    with pytest.raises(OperatorError, match="this node has no /cvmfs/no-such"):
         await store.get("/cvmfs/no-such.example/image")
 
 

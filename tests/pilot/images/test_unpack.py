@@ -30,6 +30,7 @@ Entries = list[tuple[tarfile.TarInfo, bytes]]
 
 
 def unpack(root: Path, *layers: Entries, bytes_max: int = 1 << 20, entries_max: int = 1000) -> Tree:
+    """Unpack layers into a new directory."""
     root.mkdir()
     tree = Tree(root, Budget(bytes_max, entries_max))
     for entries in layers:
@@ -38,6 +39,7 @@ def unpack(root: Path, *layers: Entries, bytes_max: int = 1 << 20, entries_max: 
 
 
 def add(tree: Tree, layer: bytes) -> None:
+    """Add one layer, packed."""
     tree.add_layer(io.BytesIO(gzip.compress(layer)), digest_of(layer))
 
 
