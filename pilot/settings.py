@@ -16,7 +16,9 @@ from typing import get_type_hints
 import msgspec
 
 from actors.slots import Resources
+from pilot.containers.dialects import chosen_dialects, split_list
 from pilot.containers.ladder import ContainerPolicy
+from pilot.images import check_digest
 from transport.errors import UserError
 from transport.messages import Record
 
@@ -48,9 +50,20 @@ class Settings(Record, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """0: 10 GB a core or what is free in the state directory, whichever is more."""
     time_left_s: float = 7 * 86400.0
     container: ContainerPolicy = ContainerPolicy.PREFER
+    runtimes: str = ""
+    """Which container runtimes to try and in which order, separated by commas; empty: all."""
     image: str = ""
+    """For jobs that name none."""
+    image_digest: str = ""
+    """``sha256:...`` that this image must have; empty: whatever it is."""
+    binds: str = "/cvmfs"
+    """Directories of the node that jobs see, read-only, at the same place in their container,
+    separated by commas; one that isn't there is left out."""
+    container_check_s: float = 30.0
+    """For one try of a container runtime; one that takes longer doesn't work."""
     bundle: str = ""
-    """Directory to keep the wrapper's bundle in; empty: in the state directory."""
+    """Directory with published bundles (``pilot bundle DIR``), on CVMFS say. Where this very
+    release's isn't among them, or where it is empty, one is made in the state directory."""
     catalogue: dict[str, str] = {}  # noqa: RUF012 - msgspec copies it
     """Catalogue prefix (``/alice/cern.ch``) to the directory that stands for it here."""
     packages_command: str = ""
@@ -86,9 +99,9 @@ class Settings(Record, frozen=True, kw_only=True, forbid_unknown_fields=True):
         return self.state_directory / "queue.sqlite"
 
     @property
-    def bundle_directory(self) -> Path:
-        """Where the wrapper's bundle is kept."""
-        return Path(self.bundle).absolute() if self.bundle else self.state_directory
+    def published_bundles(self) -> Path | None:
+        """Where published bundles are; None where there are none."""
+        return Path(self.bundle).absolute() if self.bundle else None
 
     def resources(self) -> Resources:
         """Return what the node offers to jobs."""
@@ -184,6 +197,18 @@ def _check(settings: Settings, origins: Mapping[str, str]) -> None:
             f"The setting log_level = {settings.log_level!r} ({origins['log_level']}) can't be "
             "used: write debug, info, warning or error."
         )
+    try:
+        chosen_dialects(settings.runtimes)
+    except UserError as error:
+        raise UserError(f"{error} It is the setting runtimes ({origins['runtimes']}).") from None
+    for path in split_list(settings.binds):
+        if not path.startswith("/"):
+            raise UserError(
+                f"The setting binds = {settings.binds!r} ({origins['binds']}) can't be used: "
+                f"{path!r} is not an absolute path."
+            )
+    if settings.image_digest:
+        check_digest(settings.image_digest, f"The setting image_digest ({origins['image_digest']})")
     if settings.log_format not in ("console", "json"):
         raise UserError(
             f"The setting log_format = {settings.log_format!r} ({origins['log_format']}) can't be "

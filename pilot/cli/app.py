@@ -14,6 +14,7 @@ import typer
 from rich.console import Console
 
 from pilot.cli import views
+from pilot.cli.bundling import bundle_line, made_bundle
 from pilot.cli.logs import job_logs
 from pilot.cli.running import Campaign, run_agent, run_campaign
 from pilot.cli.submitting import parse_files, submit_all
@@ -54,7 +55,11 @@ def run(
     container: Annotated[
         ContainerPolicy | None, typer.Option(help="Whether jobs must run in a container.")
     ] = None,
+    runtime: Annotated[
+        str, typer.Option(help="Container runtimes to try, in this order, with commas between.")
+    ] = "",
     image: Annotated[str, typer.Option(help="Container image for jobs that name none.")] = "",
+    image_digest: Annotated[str, typer.Option(help="sha256:... that this image must have.")] = "",
     cores: Annotated[int | None, typer.Option(help="Cores to offer.")] = None,
     log_level: Annotated[str, typer.Option(help="debug, info, warning or error.")] = "",
     log_format: Annotated[str, typer.Option(help="console or json.")] = "",
@@ -71,6 +76,8 @@ def run(
         settings_file,
         state=state,
         container=container,
+        runtimes=runtime,
+        image_digest=image_digest,
         image=str(Path(image).absolute()) if image and "://" not in image else image,
         cores=cores,
         log_level=log_level,
@@ -205,6 +212,16 @@ def show_settings(
             print_line(views.as_json({"name": name, "value": value, "origin": origin}))
         else:
             print_line(f"{name} = {value!r}  # {origin}")
+
+
+@app.command("bundle")
+def make_bundle(
+    directory: Annotated[Path, typer.Argument(help="Where to make it.", metavar="DIR")],
+    as_json: JsonFlag = False,
+) -> None:
+    """Make the wrapper's bundle for containers in DIR, ready to be published."""
+    made = made_bundle(directory.absolute())
+    print_line(views.as_json(made) if as_json else bundle_line(made))
 
 
 def print_line(text: str) -> None:

@@ -62,6 +62,14 @@ class ApptainerDialect(Record, frozen=True, kw_only=True):
         """What they write to stderr, 3.x and 1.x alike."""
         return CAUSES
 
+    def configuration(self, runtime: Runtime) -> tuple[str, ...]:
+        """Return its configuration file: the one it is told, or the one it was built for."""
+        if "-c" in runtime.arguments:
+            return (runtime.arguments[runtime.arguments.index("-c") + 1],)
+        name = f"etc/{self.kind}/{self.kind}.conf"
+        prefix = runtime.path.rpartition("/bin/")[0]
+        return tuple(dict.fromkeys((f"{prefix.removesuffix('/usr')}/{name}", f"{prefix}/{name}")))
+
     def rungs(self, runtime: Runtime, *, is_root: bool) -> tuple[Rung, ...]:
         """Root tries a user namespace first, others what the installation does unasked."""
         return tuple(

@@ -65,6 +65,7 @@ class Reason(StrEnum):
     UNKNOWN_USER = "unknown-user"
     NO_ACCESS = "no-access"
     MISSING_FILE = "missing-file"
+    BROKE_LATER = "broke-later"
     UNKNOWN = "unknown"
 
 
@@ -162,6 +163,10 @@ class Dialect(Protocol):
     @property
     def causes(self) -> tuple[Cause, ...]:
         """What it says when something is wrong; the first that fits a line counts."""
+        ...
+
+    def configuration(self, runtime: Runtime) -> tuple[str, ...]:
+        """Return the files that say how a site has set it up."""
         ...
 
     def rungs(self, runtime: Runtime, *, is_root: bool) -> tuple[Rung, ...]:

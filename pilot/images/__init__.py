@@ -1,13 +1,13 @@
 """Container images: what a job names, found or fetched to this node's disk, with its digest."""
 
-from pilot.images.reference import checked_digest, local_path, parse_reference
+from pilot.images.reference import check_digest, local_path, parse_reference
 from pilot.images.store import ImageStore, LocalImage, StoreOptions
 
 __all__ = [
     "ImageStore",
     "LocalImage",
     "StoreOptions",
-    "checked_digest",
+    "check_digest",
     "local_path",
     "parse_reference",
 ]

@@ -119,13 +119,10 @@ def parse_reference(text: str) -> Reference:
     raise _wrong(text, "write an absolute path, or docker:// before a name in a registry")
 
 
-def checked_digest(text: str) -> str:
-    """Return a digest if it is one that images have; raises `UserError` if not."""
-    if not _DIGEST.fullmatch(text):
-        raise UserError(
-            f"{_shown(text)} is no image digest: write sha256: and 64 digits of 0-9 and a-f."
-        )
-    return text
+def check_digest(digest: str, where: str) -> None:
+    """Raise `UserError` for what is no digest; ``where`` begins the sentence."""
+    if not is_digest(digest):
+        raise UserError(f"{where} is {_shown(digest)}: write sha256: and 64 hexadecimal digits.")
 
 
 def is_digest(text: str) -> bool:

@@ -12,11 +12,13 @@ import asyncio
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TypeVar
 from weakref import WeakValueDictionary
 
 from pilot.clock import SystemClock
 from pilot.containers.mounts import ImageTree
 from pilot.containers.runtime import ImageForm
+from pilot.containers.search import GLANCE_KEPT_S
 from pilot.images.cache import ImageCache
 from pilot.images.content import FileKind, tell
 from pilot.images.helper import ask_helper
@@ -28,7 +30,7 @@ from pilot.images.reference import (
     PathReference,
     Reference,
     RegistryReference,
-    checked_digest,
+    check_digest,
     parse_reference,
 )
 from pilot.images.tasks import (
@@ -45,8 +47,9 @@ from transport.messages import Record
 
 BYTES_MAX_DEFAULT = 20_000_000_000
 _FAILURE_KEPT_S = 30.0
-_FAILURES_MAX = 256
+_KEPT_MAX = 256
 _HELPERS_MAX = 2
+_Kept = TypeVar("_Kept")
 
 
 class LocalImage(Record, frozen=True, kw_only=True):
@@ -72,6 +75,8 @@ class StoreOptions(Record, frozen=True, kw_only=True):
     timeout_s: float = 1800.0
     """For fetching, hashing or unpacking one image."""
     look_timeout_s: float = 5.0
+    look_kept_s: float = GLANCE_KEPT_S
+    """How long a look at a path counts: many jobs a second don't each pay for a helper."""
     registry_wait_s: float = 30.0
     """For each answer of a registry."""
     plain_http: tuple[str, ...] = ()
@@ -98,6 +103,8 @@ class ImageStore:
             self._cache = ImageCache(directory.absolute(), bytes_max=options.bytes_max)
         self._now = now or SystemClock().now
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+        self._hashes: dict[str, str] = {}
+        self._seen: dict[str, tuple[Seen, float]] = {}
         self._failures: dict[str, tuple[PilotError, float]] = {}
         self._helpers = asyncio.Semaphore(_HELPERS_MAX)
 
@@ -108,10 +115,12 @@ class ImageStore:
         had or is another one, and `OperatorError` where this node or a registry is the reason.
         """
         parsed = parse_reference(reference)
-        required = checked_digest(digest) if digest else ""
+        if digest:
+            check_digest(digest, "The digest that the container image must have")
         with _named(reference):
-            image = await self._found(reference, parsed, required)
-            check_required(required, await asyncio.to_thread(self._names_of, image, required))
+            image = await self._found(reference, parsed, digest)
+            if digest not in ("", image.digest):
+                check_required(digest, await asyncio.to_thread(self._names_of, image, digest))
             return image
 
     async def tree(self, image: LocalImage) -> ImageTree:
@@ -210,10 +219,9 @@ class ImageStore:
 
     async def _hash(self, path: str, state: str) -> str:
         name = f"file {path} {state}"
-        digest = await self._once(name, lambda: self._recalled(name), HashFile(path=path))
-        if self._cache is not None:
-            await asyncio.to_thread(self._cache.remember, name, digest, now=self._now())
-        return digest
+        if name not in self._hashes:
+            _put(self._hashes, name, await self._once(name, None, HashFile(path=path)))
+        return self._hashes[name]
 
     # --- what is known -----------------------------------------------------------------------
 
@@ -264,27 +272,58 @@ class ImageStore:
     # --- once --------------------------------------------------------------------------------
 
     async def _look(self, path: str) -> Seen:
-        return await look_at_file(path, timeout_s=self._options.look_timeout_s)
+        async with self._lock(f"look {path}"):
+            now = asyncio.get_running_loop().time()
+            seen, until = self._seen.get(path, (None, 0.0))
+            if seen is None or now >= until:
+                self._raise_again(f"look {path}")
+                try:
+                    seen = await look_at_file(path, timeout_s=self._options.look_timeout_s)
+                except PilotError as error:
+                    self._fail(f"look {path}", error, self._options.look_kept_s)
+                    raise
+                _put(self._seen, path, (seen, now + self._options.look_kept_s))
+            return seen
 
-    async def _once(self, key: str, known: Callable[[], str], task: Task) -> str:
+    async def _once(self, key: str, known: Callable[[], str] | None, task: Task) -> str:
         """Return what is known, or have the task done, by one of all that want it."""
-        lock = self._locks.setdefault(key, asyncio.Lock())
-        async with lock:
-            if digest := await asyncio.to_thread(known):
+        is_file = known is None
+        async with self._lock(key):
+            if digest := await asyncio.to_thread(known or (lambda: self._recalled(key))):
                 return digest
-            loop = asyncio.get_running_loop()
-            failure, until = self._failures.pop(key, (None, 0.0))
-            if failure is not None and loop.time() < until:
-                self._failures[key] = (failure, until)
-                raise type(failure)(str(failure))
+            self._raise_again(key)
             try:
                 async with self._helpers:
-                    return await ask_helper(task, timeout_s=self._options.timeout_s)
+                    digest = await ask_helper(task, timeout_s=self._options.timeout_s)
             except PilotError as error:
-                self._failures[key] = (error, loop.time() + _FAILURE_KEPT_S)
-                while len(self._failures) > _FAILURES_MAX:
-                    del self._failures[next(iter(self._failures))]
+                self._fail(key, error, _FAILURE_KEPT_S)
                 raise
+            if is_file and self._cache is not None:
+                await asyncio.to_thread(self._cache.remember, key, digest, now=self._now())
+            return digest
+
+    def _lock(self, key: str) -> asyncio.Lock:
+        lock = self._locks.get(key)
+        if lock is None:
+            lock = self._locks[key] = asyncio.Lock()
+        return lock
+
+    def _fail(self, key: str, error: PilotError, kept_s: float) -> None:
+        _put(self._failures, key, (error, asyncio.get_running_loop().time() + kept_s))
+
+    def _raise_again(self, key: str) -> None:
+        """Raise what came of this a moment ago, if that was a failure."""
+        failure, until = self._failures.get(key, (None, 0.0))
+        if failure is not None and asyncio.get_running_loop().time() < until:
+            raise type(failure)(str(failure))
+
+
+def _put(kept: dict[str, _Kept], key: str, value: _Kept) -> None:
+    """Keep a value, and not more than some of them."""
+    kept.pop(key, None)
+    kept[key] = value
+    while len(kept) > _KEPT_MAX:
+        del kept[next(iter(kept))]
 
 
 @contextmanager

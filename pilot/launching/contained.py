@@ -6,8 +6,8 @@ import os
 
 import msgspec
 
-from actors.ports import WrapperPaths
-from pilot.bundle import Bundle
+from actors.ports import ImageUsed, WrapperPaths
+from pilot.bundle import WRAPPER_VARIABLES, Bundle
 from pilot.containers.dialects import dialect_of
 from pilot.containers.ladder import Choice, ContainerTools
 from pilot.containers.mounts import MountPlan, Wanted, plan_mounts
@@ -49,7 +49,7 @@ def contained_plan(
         working_directory=mounts.work,
         scratch_directory=str(attempt.files.scratch),
         rung=choice.rung,
-        environment={MARK_VARIABLE: attempt.mark},
+        environment={**WRAPPER_VARIABLES, MARK_VARIABLE: attempt.mark},
     )
     digest = f" ({choice.image.digest})" if choice.image.digest else ""
     used = (
@@ -60,6 +60,7 @@ def contained_plan(
         command=(*dialect.command(launch), *bundle.command(mounts.bundle), "run"),
         environment=dialect.environment(launch, attempt.host),
         container=runtime.kind.value,
+        image=ImageUsed(reference=choice.image.reference, digest=choice.image.digest),
         traces=(*batch_trace(attempt.host), *choice.reasons, *mounts.notes, used),
         paths=WrapperPaths(
             work_directory=mounts.work,

@@ -11,6 +11,7 @@ import asyncio
 import os
 import secrets
 from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -43,6 +44,8 @@ class LauncherOptions(Record, frozen=True, kw_only=True):
     policy: ContainerPolicy = ContainerPolicy.PREFER
     image: str = ""
     """For jobs that name none."""
+    image_digest: str = ""
+    """That this image must have."""
     packages_command: str = ""
     link: LinkOptions = msgspec.field(default_factory=LinkOptions)
 
@@ -64,6 +67,24 @@ class NodeLauncher:
         self._marks: dict[tuple[int, int], str] = {}
         self._ladder_lock = asyncio.Lock()
 
+    async def prepare(self) -> tuple[str, ...]:
+        """Try the node's own image before any job is asked for; return what was found wanting.
+
+        Raises `OperatorError` or `UserError` where a container is required and none works: such
+        a node must not take jobs.
+        """
+        options = self._options
+        if not options.image or options.policy is ContainerPolicy.NEVER:
+            return ()
+        try:
+            ladder = await self._made_ladder()
+        except OperatorError as error:
+            if options.policy is ContainerPolicy.REQUIRE:
+                raise
+            return (f"no containers on this node: {error}",)
+        choice = await ladder.choose(options.image, options.policy, digest=options.image_digest)
+        return choice.reasons
+
     async def launch(self, order: LaunchOrder) -> LaunchedWrapper:
         """Start a wrapper for ``order``; see `actors.ports.WrapperLauncher`."""
         files = self._files(order)
@@ -75,11 +96,15 @@ class NodeLauncher:
         attempt = Attempt(
             order=order, files=files, mark=mark, site=self._options.site, host=self._host
         )
-        image = order.description.container_image or self._options.image
+        wanted = order.description
+        image = wanted.container_image or self._options.image
+        digest = wanted.container_image_digest
+        if not wanted.container_image:
+            digest = digest or self._options.image_digest
         if not image and self._options.policy is not ContainerPolicy.REQUIRE:
             plan = bare_plan(attempt, ("bare: no container image is asked for",))
         else:
-            plan = await self._contained(attempt, image)
+            plan = await self._contained(attempt, image, digest)
         plan = await self._with_packages(order.description, plan)
         await asyncio.to_thread(write_owner, files, mark)
         child, read_fd, write_fd = await spawned(plan, files.log)
@@ -143,8 +168,8 @@ class NodeLauncher:
         files.remove_earlier_attempts()
         files.make()
 
-    async def _contained(self, attempt: Attempt, reference: str) -> LaunchPlan:
-        policy, digest = self._options.policy, attempt.order.description.container_image_digest
+    async def _contained(self, attempt: Attempt, reference: str, digest: str) -> LaunchPlan:
+        policy = self._options.policy
         if policy is ContainerPolicy.NEVER:
             return bare_plan(attempt, ("bare: containers are switched off",))
         try:
@@ -158,7 +183,8 @@ class NodeLauncher:
             return bare_plan(attempt, (*choice.reasons, "bare: no container works"))
         mounts = contained_mounts(attempt, choice, ladder.tools)
         await asyncio.to_thread(make_mount_points, mounts)
-        return contained_plan(attempt, choice, ladder.tools.bundle, mounts)
+        plan = contained_plan(attempt, choice, ladder.tools.bundle, mounts)
+        return msgspec.structs.replace(plan, launch_failed=partial(ladder.launch_failed, choice))
 
     async def _made_ladder(self) -> Ladder:
         async with self._ladder_lock:

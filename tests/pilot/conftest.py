@@ -20,3 +20,9 @@ def busybox_image(apptainer: Path, tmp_path_factory: pytest.TempPathFactory) -> 
     if done.returncode:
         pytest.skip(f"no image for {apptainer} can be made here: {done.stderr.strip()}")
     return image
+
+
+@pytest.fixture(scope="session")
+def bundles(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Give a directory for bundles that all runs share (the setting ``bundle``)."""
+    return tmp_path_factory.mktemp("bundles")

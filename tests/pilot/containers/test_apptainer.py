@@ -2,18 +2,18 @@ from __future__ import annotations
 
 import os
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
 
+from pilot.containers.dialects import dialect_of
 from pilot.containers.runtime import (
     Bind,
     ContainerLaunch,
+    Rung,
     Runtime,
     RuntimeKind,
-    launch_command,
-    launch_environment,
 )
 from tests.pilot.sandbox import (
     USERS,
@@ -25,6 +25,17 @@ from tests.pilot.sandbox import (
     site_runtime,
 )
 from transport.errors import OperatorError, UserError
+
+
+def launch_command(planned: ContainerLaunch) -> tuple[str, ...]:
+    """Return the command line, as its runtime's dialect has it."""
+    return dialect_of(planned.runtime.kind).command(planned)
+
+
+def launch_environment(planned: ContainerLaunch, host: Mapping[str, str]) -> dict[str, str]:
+    """Return the environment, as its runtime's dialect has it."""
+    return dialect_of(planned.runtime.kind).environment(planned, host)
+
 
 APPTAINER = Runtime(path="/usr/bin/apptainer", kind=RuntimeKind.APPTAINER)
 SINGULARITY = Runtime(path="/usr/bin/singularity", kind=RuntimeKind.SINGULARITY)
@@ -48,8 +59,8 @@ def launch(
         image=image,
         binds=binds,
         scratch_directory=scratch_directory,
-        own_pid_namespace=own_pid_namespace,
-        use_userns=use_userns,
+        working_directory="/tmp/job",
+        rung=Rung(own_pid_namespace=own_pid_namespace, use_userns=use_userns),
         environment=environment or {},
     )
 

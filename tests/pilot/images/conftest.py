@@ -57,4 +57,5 @@ def wait_answers(address: str, server: subprocess.Popen[bytes], log: Path) -> No
 @pytest.fixture
 def store(tmp_path: Path) -> ImageStore:
     """Give a store with an empty cache of its own."""
-    return ImageStore(tmp_path / "images", StoreOptions(timeout_s=60, registry_wait_s=10))
+    options = StoreOptions(timeout_s=60, registry_wait_s=10, look_kept_s=0)
+    return ImageStore(tmp_path / "images", options)

@@ -10,7 +10,7 @@ from pilot.images.reference import (
     ArchiveReference,
     PathReference,
     RegistryReference,
-    checked_digest,
+    check_digest,
     local_path,
     parse_reference,
 )
@@ -127,8 +127,8 @@ def test_where_a_name_leads_on_this_node() -> None:
 @pytest.mark.parametrize("text", ["", "sha256:", DIGEST.upper(), DIGEST + "0", "md5:" + "0" * 32])
 def test_what_is_no_digest(text: str) -> None:
     """Lower case, sha256, 64 digits."""
-    with pytest.raises(UserError, match="is no image digest"):
-        checked_digest(text)
+    with pytest.raises(UserError, match=r"The flag is .*: write sha256: and 64"):
+        check_digest(text, "The flag")
 
 
 @given(st.text(max_size=60) | st.text("docker:/@.[]-_ax0:", max_size=40).map("docker://".__add__))
