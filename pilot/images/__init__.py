@@ -1,6 +1,6 @@
 """Container images: what a job names, found or fetched to this node's disk, with its digest."""
 
-from pilot.images.reference import check_digest, local_path, parse_reference
+from pilot.images.reference import check_digest, from_directory, local_path, parse_reference
 from pilot.images.store import ImageStore, LocalImage, StoreOptions
 
 __all__ = [
@@ -8,6 +8,7 @@ __all__ = [
     "LocalImage",
     "StoreOptions",
     "check_digest",
+    "from_directory",
     "local_path",
     "parse_reference",
 ]

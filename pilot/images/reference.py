@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
+from pathlib import Path
 
 from transport.errors import UserError
 from transport.messages import Record
@@ -114,7 +115,7 @@ def parse_reference(text: str) -> Reference:
             f"nothing is known of {other[1]}: images; write a path, docker://host/name:tag or "
             "oci-archive:/path",
         )
-    if re.search("[:@]", text.rpartition("/")[2]) or "@" in text:
+    if is_tagged(text) or "@" in text:
         return _registry(text, text)
     raise _wrong(text, "write an absolute path, or docker:// before a name in a registry")
 
@@ -137,6 +138,26 @@ def local_path(text: str) -> str:
     except UserError:
         return ""
     return "" if isinstance(reference, RegistryReference) else reference.path
+
+
+def from_directory(text: str, directory: Path) -> str:
+    """Return a name with the relative path in it, if there is one, taken from a directory.
+
+    For the command line, whose names are written as in a JDL: ``almalinux:9`` is in a registry,
+    ``./almalinux:9``, ``almalinux`` and ``oci-archive:almalinux.tar`` are files.
+    """
+    scheme, colon, rest = text.partition(":")
+    if colon and scheme in _ARCHIVES:
+        return f"{scheme}:{directory.absolute() / rest}" if rest else text
+    if not text or _SCHEME.match(text) or is_tagged(text):
+        return text
+    return str(directory.absolute() / text)
+
+
+def is_tagged(text: str) -> bool:
+    """Return whether a name without a scheme is one in a registry: it has a tag or a digest."""
+    is_path = text.startswith(("/", "./", "../"))
+    return not is_path and re.search("[:@]", text.rstrip("/").rpartition("/")[2]) is not None
 
 
 def _archive(text: str, scheme: str, rest: str) -> ArchiveReference:

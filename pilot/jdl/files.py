@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
-from pilot.images.reference import is_digest, parse_reference
+from pilot.images.reference import is_digest, is_tagged, parse_reference
 from pilot.jdl.document import Word, shown
 from transport.errors import UserError
 from transport.messages import InputFile
@@ -148,7 +148,7 @@ def image_reference(word: Word, where: Whereabouts) -> str:
     archive = re.fullmatch(r"((?:oci|docker)-archive:)(.+?)(:[^/:]*)?", text)
     if archive is not None:
         text = f"{archive[1]}{where.find(word, archive[2])[0]}{archive[3] or ''}"
-    elif "://" not in text and not _looks_like_tagged(text, where):
+    elif "://" not in text and (where.is_catalogue_name(text) or not is_tagged(text)):
         text = where.find(word, text)[0]
     try:
         parse_reference(text)
@@ -164,11 +164,6 @@ def image_digest(word: Word) -> str:
     if not is_digest(text):
         raise word.error(f"{shown(text)} is no digest; write sha256: and 64 digits of 0-9 and a-f")
     return text
-
-
-def _looks_like_tagged(text: str, where: Whereabouts) -> bool:
-    is_path = text.startswith(("/", "./", "../")) or where.is_catalogue_name(text)
-    return not is_path and re.search(r"[:@]", PurePosixPath(text).name) is not None
 
 
 def _file_name(word: Word, text: str) -> str:

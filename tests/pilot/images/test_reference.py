@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -11,6 +13,7 @@ from pilot.images.reference import (
     PathReference,
     RegistryReference,
     check_digest,
+    from_directory,
     local_path,
     parse_reference,
 )
@@ -140,3 +143,21 @@ def test_any_text_is_a_reference_or_a_sentence(text: str) -> None:
         return
 
     assert parse_reference(str(parsed)) == parsed
+
+
+@pytest.mark.parametrize(
+    ("written", "expected"),
+    [
+        ("image", "/here/image"),
+        ("./alma:9", "/here/alma:9"),
+        ("/image", "/image"),
+        ("alma:9", "alma:9"),
+        ("docker://alma", "docker://alma"),
+        ("oci-archive:a.tar:1", "oci-archive:/here/a.tar:1"),
+        ("oci-archive:/a.tar", "oci-archive:/a.tar"),
+        ("", ""),
+    ],
+)
+def test_a_name_from_the_command_line(written: str, expected: str) -> None:
+    """A relative path is one from where the command is given."""
+    assert from_directory(written, Path("/here")) == expected

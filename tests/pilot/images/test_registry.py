@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import io
+import os
+import tarfile
 from pathlib import Path
 
 import pytest
 
+from pilot.bounded_process import run_bounded
 from pilot.containers.runtime import ImageForm
 from pilot.images import ImageStore
 from pilot.images.manifest import node_architecture
@@ -16,6 +20,9 @@ from tests.pilot.images.building import (
     push,
     push_manifest,
     small_image,
+)
+from tests.pilot.images.building import (
+    image as image_of,
 )
 from transport.errors import UserError
 
@@ -33,6 +40,35 @@ async def test_an_image_is_pulled_and_unpacked(store: ImageStore, registry: str)
     assert image.digest == made.digest
     assert (Path(image.path) / "etc/motd").read_text() == "pulled"
     assert (Path(image.path) / "proc").is_dir()
+
+
+async def test_a_pulled_image_runs(
+    apptainer: Path, busybox_image: Path, store: ImageStore, registry: str
+) -> None:
+    """With the real runtime: a program of the image, in the directory that the cache made."""
+    data = io.BytesIO()
+    with tarfile.open(fileobj=data, mode="w") as archive:
+        archive.add(busybox_image, arcname=".")
+    push(registry, "alice/busybox", image_of(data.getvalue()), tag="1")
+
+    image = await store.get(f"docker://{registry}/alice/busybox:1")
+    with await store.hold(image):
+        ran = await run_bounded(
+            (
+                str(apptainer),
+                "exec",
+                *(("--userns",) if os.geteuid() == 0 else ()),
+                "-C",
+                "--no-home",
+                image.path,
+                "/bin/echo",
+                "ran",
+            ),
+            environment={"PATH": os.environ["PATH"], "HOME": "/nonexistent"},
+            timeout_s=60,
+        )
+
+    assert ran.stdout == b"ran\n", ran.stderr
 
 
 async def test_an_index_leads_to_this_architecture(store: ImageStore, registry: str) -> None:
