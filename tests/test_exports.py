@@ -32,6 +32,10 @@ EXPORTS = {
         Change HistoryLine JobDetail JobRow KillAnswer ProcessLine QueuePolicy QueueStore
         SqliteTaskQueue TraceLine
     """,
+    "pilot.survey": """
+        FIGURES NODE_CLASSES PROBE_SCHEMA BrokenReport Classes Found Survey Tally Trouble
+        ValueCounts percent survey_csv survey_json
+    """,
     "pilot.staging": """
         LocalStager write_input_data_list
     """,

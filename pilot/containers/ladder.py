@@ -21,7 +21,7 @@ from pilot.containers.dialects import dialect_of
 from pilot.containers.layouts import Layout, NoMountPoint, possible_layouts
 from pilot.containers.memory import Memory
 from pilot.containers.mounts import TMP_BASE, ImageTree
-from pilot.containers.runtime import Bind, Layers, Reason, Rung, Runtime
+from pilot.containers.runtime import Bind, Reason, Rung, Runtime
 from pilot.containers.search import Glances
 from pilot.containers.trial import Trial, Way
 from pilot.images import ImageStore, LocalImage
@@ -79,10 +79,8 @@ class Choice(Record, frozen=True, kw_only=True):
     image: LocalImage | None = None
     """In the form in which the runtime takes it."""
     tree: ImageTree = ImageTree()
-    base: str = TMP_BASE
+    layout: Layout = Layout()
     """Of the mount plan."""
-    layers: Layers = Layers()
-    """That the mount plan may count on."""
     key: str = ""
     """By which it is remembered that this works."""
     steps: tuple[Step, ...] = ()
@@ -173,12 +171,11 @@ class Ladder:
             steps.append(_unusable(runtime, Reason.IMAGE_FORM, error))
             return None
         state = await self._state_of(runtime)
-        # Where no mount point could be made, a rung without a PID namespace doesn't help.
         lacking: set[tuple[bool, Layout]] = set()
         for rung in dialect.rungs(runtime, is_root=os.geteuid() == 0):
             for layout in layouts:
                 if (rung.use_userns, layout) in lacking:
-                    continue
+                    continue  # A PID namespace more or less makes no mount point.
                 way = Way(
                     runtime=runtime,
                     runtime_state=state,
@@ -233,8 +230,7 @@ def _choice(way: Way, key: str, steps: Sequence[Step]) -> Choice:
         rung=way.rung,
         image=way.image,
         tree=way.tree,
-        base=way.layout.base,
-        layers=way.layout.layers,
+        layout=way.layout,
         key=key,
         steps=tuple(steps),
         reasons=tuple(map(str, steps)),

@@ -31,7 +31,7 @@ async def contained_mounts(attempt: Attempt, choice: Choice, tools: ContainerToo
         site=tools.site_binds,
         kinds=await look_at_sources([*inputs.values(), *site]),
     )
-    return plan_mounts(wanted, choice.base, choice.tree, choice.layers)
+    return plan_mounts(wanted, choice.layout.base, choice.tree, choice.layout.layers)
 
 
 def contained_plan(

@@ -213,7 +213,7 @@ async def test_a_cell_runs_the_job_or_explains_itself(
     assert all(len(reason) > 60 and reason.endswith(".") for reason in choice.reasons)
     assert (choice.runtime is not None) is bool(outcome.base), choice.reasons
     if choice.runtime is not None:
-        assert choice.base == outcome.base
+        assert choice.layout.base == outcome.base
         assert choice.rung.own_pid_namespace is cell.pid
         await launches(tmp_path, choice, bundle, site, outcome)
 
@@ -230,7 +230,7 @@ async def chosen(
         site_binds=site,
     )
     tools = ContainerTools(runtimes=(runtime,), images=store, trial=trial)
-    ladder = Ladder(tools, memory=Memory(), clock=SystemClock())
+    ladder = Ladder(tools, Memory(), SystemClock())
     return await ladder.choose("image", ContainerPolicy.PREFER)
 
 
@@ -253,9 +253,9 @@ async def launches(
             site=(site,),
             kinds={inputs[0]: SourceKind.FILE},
         ),
-        choice.base,
+        choice.layout.base,
         choice.tree,
-        choice.layers,
+        choice.layout.layers,
     )
     make_mount_points(plan)
 
@@ -272,7 +272,7 @@ async def launches(
     }
     assert (tmp_path / "work" / "written").exists()
     assert any(SITE in note for note in plan.notes) is not outcome.sees_site
-    assert any("mapped onto" in note for note in plan.notes) is (choice.base != "/tmp")
+    assert any("mapped onto" in note for note in plan.notes) is (choice.layout.base != "/tmp")
 
 
 def run_shell(tmp_path: Path, choice: Choice, plan: MountPlan) -> dict[str, str]:
@@ -351,7 +351,7 @@ async def test_a_tmp_that_is_a_link_is_no_base(
 
     choice = await chosen(tmp_path, layered_site(place, is_layered), bundle, store)
 
-    assert (choice.base, choice.reasons) == ("/mnt", ())
+    assert (choice.layout.base, choice.reasons) == ("/mnt", ())
 
 
 async def test_a_tmp_that_leads_over_proc_is_found_out(
@@ -379,7 +379,7 @@ async def test_a_base_that_is_a_link_is_passed_over(
 
     choice = await chosen(tmp_path, layered_site(place, is_layered), bundle, store)
 
-    assert (choice.base, choice.reasons) == ("/srv", ())
+    assert (choice.layout.base, choice.reasons) == ("/srv", ())
 
 
 @pytest.mark.parametrize("is_layered", LAYERS)
@@ -413,7 +413,7 @@ async def test_an_image_that_nobody_could_look_into_is_found_out_by_trying(
 
     assert choice.steps
     assert all(step.reason is Reason.NO_MOUNT_POINT for step in choice.steps)
-    assert choice.base != "/tmp"
+    assert choice.layout.base != "/tmp"
 
 
 @pytest.mark.skipif(not HAS_FUSE, reason="only root may use /dev/fuse here")
@@ -429,4 +429,4 @@ async def test_a_sif_that_apptainer_built_needs_no_layer(
     store = OneImage(sif, ImageForm.SIF)
     choice = await chosen(tmp_path, layered_site(place, False), bundle, store)
 
-    assert (choice.base, choice.reasons) == ("/tmp", ())
+    assert (choice.layout.base, choice.reasons) == ("/tmp", ())
