@@ -28,6 +28,11 @@ EXPORTS = {
         OperatorError OutputSpec PilotError ProcessReport SavedFile Settings Slot StatusReport
         TaskQueue TraceReport Usage UsageReport UserError local_node parse_jdl
     """,
+    "pilot.images": """
+        FileLock ImageStore LocalImage StoreOptions check_digest from_directory local_path
+        parse_reference
+    """,
+    "pilot.launching": "LauncherOptions NodeLauncher bare_command",
     "pilot.jdl": "KNOWN_KEYS JdlError parse_jdl unknown_keys_note",
     "pilot.queue": """
         Change HistoryLine JobDetail JobRow KillAnswer ProcessLine QueuePolicy QueueStore
