@@ -18,8 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from pilot.containers import own_root
-from pilot.containers.podman import BIND_ENTRY, bind_option
+from pilot.containers import oci, own_root
 from pilot.containers.runtime import (
     Bind,
     Cause,
@@ -97,14 +96,14 @@ class DockerDialect(Record, frozen=True, kw_only=True):
         return own_root.command_in_own_root(
             launch.image,
             prepare=_PREPARE,
-            bind=BIND_ENTRY,
+            bind=oci.BIND_ENTRY,
             link=_LINK,
             start=_START.replace("DOCKER", docker).replace("THE-ROOT", _ROOT),
             options=(
                 *_OPTIONS.split(),
                 *(() if launch.rung.own_pid_namespace else ("--pid=host",)),
                 *(f"--env={name}" for name in handed_on_by_name(launch.environment, self.kind)),
-                *(bind_option(bind, self.kind) for bind in (tmp, *launch.binds)),
+                *(oci.bind_option(bind, self.kind) for bind in (tmp, *launch.binds)),
                 f"--workdir={launch.working_directory}",
                 _ROOT,
             ),
@@ -118,20 +117,27 @@ class DockerDialect(Record, frozen=True, kw_only=True):
 
 CAUSES = (
     *own_root.CAUSES,
-    *(
-        Cause(pattern=pattern, reason=reason, meaning=meaning)
-        for pattern, reason, meaning in (
-            (
-                r"Cannot connect to the Docker daemon|failed to connect to the docker API",
-                Reason.NO_DAEMON,
-                "no Docker daemon answers",
-            ),
-            (
-                r"permission denied while trying to connect",
-                Reason.NO_ACCESS,
-                "this user may not speak to the Docker daemon",
-            ),
-        )
+    Cause(
+        pattern=r"Cannot connect to the Docker daemon|failed to connect to the docker API",
+        reason=Reason.NO_DAEMON,
+        meaning="no Docker daemon answers",
+    ),
+    Cause(
+        pattern=r"permission denied while trying to connect",
+        reason=Reason.NO_ACCESS,
+        meaning="this user may not speak to the Docker daemon",
+    ),
+    Cause(
+        pattern=r"bind source path does not exist",
+        reason=Reason.MISSING_FILE,
+        meaning="something that is to be bound is not where the daemon runs",
+    ),
+    *oci.CAUSES,
+    # Its last line is never the one that tells.
+    Cause(
+        pattern=r"^docker: |Error response from daemon",
+        reason=Reason.UNKNOWN,
+        meaning="Docker refuses",
     ),
 )
 """What is found in a line of stderr, and what that means; the first that fits is the cause."""

@@ -10,8 +10,8 @@ The rules, each seen with the real program (tests/pilot/containers/test_real_run
   (`pilot.containers.own_namespaces`), and told that its user namespace is there already: all
   that it starts stays below the launched process and dies with it, and no line in /etc/subuid
   is needed. Inside, the wrapper has uid 0, which is the pilot's own uid outside.
-- Its state is in the attempt's directory, its locks in a /dev/shm of its own: another's
-  containers are never in its way, nor it in theirs.
+- Its state and its locks are in a /dev/shm of its own: another's containers are never in its
+  way, nor it in theirs, and no path is too long for it ("runroot is longer than 50").
 - A batch slot's cgroup is kept with ``--cgroups=disabled``, which only ``crun`` can do; crun in
   turn refuses a node with both versions of cgroups, where ``runc`` is taken.
 - As root Podman raises the limits of open files and processes to what a container is not
@@ -23,7 +23,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from pilot.containers import own_namespaces, own_root
+from pilot.containers import oci, own_namespaces, own_root
 from pilot.containers.runtime import (
     SYSTEM_PATH,
     Bind,
@@ -41,7 +41,11 @@ from pilot.containers.runtime import (
 from transport.errors import OperatorError
 from transport.messages import Record
 
-_GLOBAL = "--log-level=error --events-backend=none --storage-driver=vfs --cgroup-manager=cgroupfs"
+_OWN = "/dev/shm"  # noqa: S108 - a memory file system of the launch's own
+_GLOBAL = (
+    "--log-level=error --events-backend=none --storage-driver=vfs --cgroup-manager=cgroupfs "
+    f"--root={_OWN}/storage --runroot={_OWN}/run --tmpdir={_OWN}/state"
+)
 _OPTIONS = (
     "--rm -i --network=host --ipc=private --uts=private --pid=private "
     "--log-driver=none --http-proxy=false "
@@ -50,7 +54,7 @@ _OPTIONS = (
 )
 _PREPARE = """\
 scratch=SCRATCH
-mkdir -p "$scratch/root/etc" "$scratch/tmp" "$scratch/podman" || exit 1
+mkdir -p "$scratch/root/etc" "$scratch/tmp" || exit 1
 """
 _START = """\
 for limit in $(sed -n -e 's/^Max processes  *\\([^ ]*\\) *\\([^ ]*\\).*/nproc=\\1:\\2/p' \
@@ -101,14 +105,14 @@ class PodmanDialect(Record, frozen=True, kw_only=True):
         return own_root.command_in_own_root(
             launch.image,
             prepare=_PREPARE.replace("SCRATCH", own_root.quoted(scratch)),
-            bind=BIND_ENTRY,
+            bind=oci.BIND_ENTRY,
             link='ln -sfn -- "$target" "$scratch/root$inside" || exit 1',
-            start=_start(launch, scratch),
+            start=_start(launch),
             options=(
                 *_OPTIONS.split(),
                 *(f"--env={name}" for name in handed_on_by_name(launch.environment, self.kind)),
-                bind_option(Bind(source=f"{scratch}/tmp", destination="/tmp"), self.kind),  # noqa: S108
-                *(bind_option(bind, self.kind) for bind in launch.binds),
+                oci.bind_option(Bind(source=f"{scratch}/tmp", destination="/tmp"), self.kind),  # noqa: S108
+                *(oci.bind_option(bind, self.kind) for bind in launch.binds),
                 f"--workdir={launch.working_directory}",
                 "--rootfs",
                 f"{scratch}/root",
@@ -117,45 +121,16 @@ class PodmanDialect(Record, frozen=True, kw_only=True):
 
     def environment(self, launch: ContainerLaunch, host: Mapping[str, str]) -> dict[str, str]:
         """Return the environment: the wrapper's, for ``-e NAME``, and Podman's own."""
-        own = f"{launch.scratch_directory}/podman"
-        needed = {"PATH": SYSTEM_PATH, "HOME": own, "XDG_RUNTIME_DIR": own}
+        needed = {"PATH": SYSTEM_PATH, "HOME": _OWN, "XDG_RUNTIME_DIR": _OWN}
         return {**launch.environment, **needed}
 
 
-BIND_ENTRY = """\
-case $inside in
-      *[,\\"]*) echo "$entry: left out for its name" >&2 ;;
-      *) set -- --mount "type=bind,source=$entry,destination=$inside,readonly" "$@" ;;
-    esac"""
-"""Shell that shows an entry of the image; Docker understands it, too."""
-
-
-def bind_option(bind: Bind, kind: RuntimeKind) -> str:
-    """Return the option of Podman or Docker for a bind.
-
-    Raises `OperatorError` for a path with a character that means something there.
-    """
-    source, destination = (
-        bind_path(path, kind, forbidden=',"') for path in (bind.source, bind.destination)
-    )
-    option = f"--mount=type=bind,source={source},destination={destination}"
-    return f"{option},readonly" if bind.read_only else option
-
-
-def _start(launch: ContainerLaunch, scratch: str) -> str:
+def _start(launch: ContainerLaunch) -> str:
     """Return shell that starts Podman in namespaces of its own."""
-    own = f"{scratch}/podman"
-    podman = own_root.quoted(
-        launch.runtime.path,
-        *launch.runtime.arguments,
-        *_GLOBAL.split(),
-        f"--root={own}/storage",
-        f"--runroot={own}/run",
-        f"--tmpdir={own}/state",
-    )
+    podman = own_root.quoted(launch.runtime.path, *launch.runtime.arguments)
     inside = (
-        "mount -t tmpfs none /dev/shm || exit 1\nruntime=$1\nshift\n"
-        f'exec {podman} --runtime="$runtime" run "$@"'
+        f"mount -t tmpfs none {_OWN} || exit 1\nruntime=$1\nshift\n"
+        f'exec {podman} {_GLOBAL} --runtime="$runtime" run "$@"'
     )
     return (
         _START
@@ -167,52 +142,17 @@ def _start(launch: ContainerLaunch, scratch: str) -> str:
 CAUSES = (
     *own_root.CAUSES,
     *own_namespaces.CAUSES,
-    *(
-        Cause(pattern=pattern, reason=reason, meaning=meaning)
-        for pattern, reason, meaning in (
-            (
-                r"mounting \"proc\"|mount `?proc'?|mount proc to",
-                Reason.NO_PID_NAMESPACE,
-                "the node doesn't let a container mount /proc",
-            ),
-            (
-                r"OCI runtime \"?\S+\"? not found|requested OCI runtime",
-                Reason.MISSING_FILE,
-                "neither crun nor runc, of which Podman needs one, is on the node",
-            ),
-            (
-                r"cgroup",
-                Reason.NO_ACCESS,
-                "the node's cgroups are not to the OCI runtime's liking",
-            ),
-            (
-                r"mkdir \S+: (read-only file system|permission denied)"
-                r"|(mkdir|create|creating) .*[Rr]ead-only file system",
-                Reason.NO_MOUNT_POINT,
-                "the image lacks a directory that is to be mounted on, and it can't be made",
-            ),
-            (
-                r"statfs \S+: no such file",
-                Reason.MISSING_FILE,
-                "something that is to be bound is not on the node",
-            ),
-            (
-                r"cannot clone|newuidmap|user namespaces|cannot set up namespace",
-                Reason.NO_USER_NAMESPACE,
-                "this node has no user namespaces for this user",
-            ),
-            (
-                r"[Ee]xec format error",
-                Reason.ARCHITECTURE,
-                "the image is for another architecture",
-            ),
-            (
-                r"[Nn]o space left",
-                Reason.NO_SPACE,
-                "there is no room left where the runtime works",
-            ),
-        )
+    Cause(
+        pattern=r"OCI runtime \"?\S+\"? not found|requested OCI runtime",
+        reason=Reason.MISSING_FILE,
+        meaning="neither crun nor runc, of which Podman needs one, is on the node",
     ),
+    Cause(
+        pattern=r"statfs \S+: no such file",
+        reason=Reason.MISSING_FILE,
+        meaning="something that is to be bound is not on the node",
+    ),
+    *oci.CAUSES,
 )
 """What is found in a line of stderr, and what that means; the first that fits is the cause."""
 
