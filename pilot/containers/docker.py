@@ -47,7 +47,7 @@ _CLIENT_VARIABLES = (
     "DOCKER_CERT_PATH",
 )
 """By which the client finds its daemon."""
-_ROOT = "THE-ROOT"
+_ROOT = "THE-ROOT"  # the word that the shell replaces
 _PREPARE = "names= links=\n"
 _LINK = 'names="$names.$inside\n" links="$links$inside $target\n"'
 # Into the command line's middle, as the wrapper's own is behind it, and in the image's place.
@@ -98,7 +98,7 @@ class DockerDialect(Record, frozen=True, kw_only=True):
             prepare=_PREPARE,
             bind=oci.BIND_ENTRY,
             link=_LINK,
-            start=_START.replace("DOCKER", docker).replace("THE-ROOT", _ROOT),
+            start=_START.replace("DOCKER", docker),
             options=(
                 *_OPTIONS.split(),
                 *(() if launch.rung.own_pid_namespace else ("--pid=host",)),

@@ -62,7 +62,7 @@ for limit in $(sed -n -e 's/^Max processes  *\\([^ ]*\\) *\\([^ ]*\\).*/nproc=\\
     sed 's/unlimited/-1/g'); do
   set -- --ulimit "$limit" "$@"
 done
-if command -v crun >/dev/null && [ ! -e /sys/fs/cgroup/unified ]; then
+if command -v crun >/dev/null && [ ! -e /sys/fs/cgroup/unified/cgroup.controllers ]; then
   runtime=crun
   set -- --cgroups=disabled "$@"
 else
