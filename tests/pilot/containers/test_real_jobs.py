@@ -17,7 +17,6 @@ from tests.pilot.pilot_run import (
     Job,
     PilotRun,
     kill_9,
-    launcher_of,
     left_over,
     pilot,
     wait_clean,
@@ -30,7 +29,12 @@ Executable = "/bin/sh";
 Arguments = {"-c", "echo partial result; sleep 1000 & (setsid sleep 1000 &) ; sleep 1001"};
 TTL = 120;
 """
-SHORT = 'Executable = "/bin/sh"; Arguments = {"-c", "echo $$ $(hostname); sleep 1"}; TTL = 60;'
+WAITING = """
+Executable = "/bin/sh";
+Arguments = {"-c", "echo $$; while [ ! -e go ]; do sleep 0.1; done"};
+TTL = 120;
+"""
+SHORT = 'Executable = "/bin/sh"; Arguments = {"-c", "echo next"}; TTL = 60;'
 
 
 @pytest.fixture(scope="module")
@@ -74,6 +78,13 @@ def through(runtimes: str, image: Path) -> tuple[str, ...]:
     return ("--runtime", runtimes, "--container", "require", "--image", str(image), "--json")
 
 
+def launcher(agent: int) -> int:
+    """Return what the agent launched: its only child, as Docker's wrapper isn't below it."""
+    children = [stat.pid for stat in procfs.all_processes() if stat.parent == agent]
+    assert len(children) == 1, children
+    return children[0]
+
+
 def stdout_of(job: Job) -> str:
     """Return what was saved of a job's stdout."""
     for output in job["outputs"]:
@@ -87,11 +98,12 @@ def test_a_job_is_done_in_it_and_seen_from_the_host(
     tmp_path: Path, runtime: Runtime, image: Path
 ) -> None:
     """The PIDs announced inside are found outside, wherever the runtime put the processes."""
-    job_file = write(tmp_path / "job.jdl", SHORT)
+    job_file = write(tmp_path / "job.jdl", WAITING)
     with PilotRun(tmp_path / "state", *through(runtime.kind, image), job_file) as run:
         host = run.wait_payload()
         inside = {line["role"]: line["pid"] for line in run.job()["processes"]}
         seen = {role: procfs.innermost_pid(pid) for role, pid in host.items()}
+        (run.state / "jobs/1/1/work/go").touch()
         code, _, stderr = run.end()
         job = run.job()
 
@@ -103,7 +115,11 @@ def test_a_job_is_done_in_it_and_seen_from_the_host(
     assert left_over(run.state) == []
 
 
-@pytest.mark.parametrize("victim", ["wrapper", "launcher"])
+@pytest.mark.parametrize(
+    ("runtime", "victim"),
+    [*((kind, "launcher") for kind in KINDS), (RuntimeKind.DOCKER, "wrapper")],
+    indirect=["runtime"],
+)
 def test_what_is_killed_leaves_nothing(
     tmp_path: Path, runtime: Runtime, image: Path, victim: str
 ) -> None:
@@ -111,7 +127,7 @@ def test_what_is_killed_leaves_nothing(
     files = (write(tmp_path / "long.jdl", LONG), write(tmp_path / "next.jdl", SHORT))
     with PilotRun(tmp_path / "state", *through(runtime.kind, image), "--cores", "1", *files) as run:
         pids = run.wait_payload()
-        kill_9(launcher_of(pids["wrapper"], run.pid) if victim == "launcher" else pids[victim])
+        kill_9(launcher(run.pid) if victim == "launcher" else pids[victim])
         job = run.wait_until(lambda job: job["status"] == "ERROR_E")
         _, stdout, _ = run.end()
 
@@ -135,6 +151,7 @@ def test_a_killed_agent_leaves_nothing(tmp_path: Path, runtime: Runtime, image: 
     assert all(procfs.read_stat(pid) is None for pid in pids.values())
 
 
+@pytest.mark.parametrize("runtime", [RuntimeKind.PODMAN, RuntimeKind.DOCKER], indirect=True)
 def test_a_stopped_job_ends(tmp_path: Path, runtime: Runtime, image: Path) -> None:
     """By its owner's word, through the protocol."""
     with PilotRun(
