@@ -32,6 +32,7 @@ from pilot.containers.runtime import (
     Runtime,
     RuntimeKind,
     bind_path,
+    handed_on_by_name,
 )
 from transport.messages import Record
 
@@ -88,6 +89,7 @@ class BubblewrapDialect(Record, frozen=True, kw_only=True):
 
     def environment(self, launch: ContainerLaunch, host: Mapping[str, str]) -> dict[str, str]:
         """Return the environment: the wrapper's, and a PATH."""
+        handed_on_by_name(launch.environment, self.kind)
         return {"PATH": SYSTEM_PATH, **launch.environment}
 
 

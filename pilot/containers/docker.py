@@ -111,6 +111,7 @@ class DockerDialect(Record, frozen=True, kw_only=True):
 
     def environment(self, launch: ContainerLaunch, host: Mapping[str, str]) -> dict[str, str]:
         """Return the environment: the wrapper's, for ``-e NAME``, and the client's own."""
+        handed_on_by_name(launch.environment, self.kind)
         client = {name: host[name] for name in _CLIENT_VARIABLES if name in host}
         return {**launch.environment, **host_environment(host), **client}
 

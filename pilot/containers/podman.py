@@ -121,6 +121,7 @@ class PodmanDialect(Record, frozen=True, kw_only=True):
 
     def environment(self, launch: ContainerLaunch, host: Mapping[str, str]) -> dict[str, str]:
         """Return the environment: the wrapper's, for ``-e NAME``, and Podman's own."""
+        handed_on_by_name(launch.environment, self.kind)
         needed = {"PATH": SYSTEM_PATH, "HOME": _OWN, "XDG_RUNTIME_DIR": _OWN}
         return {**launch.environment, **needed}
 

@@ -223,9 +223,9 @@ def bind_path(path: str, kind: RuntimeKind, *, forbidden: str) -> str:
 
 
 def handed_on_by_name(environment: Mapping[str, str], kind: RuntimeKind) -> tuple[str, ...]:
-    """Return the names of variables that a runtime takes out of its own environment.
+    """Return the names of variables that a runtime hands on out of its own environment.
 
-    Raises `OperatorError` for one that it can't, or that it needs for itself.
+    Raises `OperatorError` for one that can't be, or that it needs for itself.
     """
     for name in environment:
         if not _VARIABLE.fullmatch(name) or name in HOST_VARIABLES:
