@@ -10,7 +10,8 @@ The rules, each seen with the real program (tests/pilot/containers/test_real_doc
   killed, by its marker. And it leaves the batch slot's cgroup, which is why Docker comes last.
 - Binds are the daemon's: what it can't see (it runs elsewhere, or in a container) is an error
   with ``--mount``, and not an empty directory as with ``--volume``.
-- Who may use Docker is root in the end, but files are to be the pilot's: its uid is asked for.
+- Who may use Docker is root in the end, but files are to be the pilot's: its uid is asked for,
+  and mount points in its directory, which the daemon would make as root, are made before.
 - ``-e NAME`` hands a variable on from the environment; a value is never in argv.
 """
 
@@ -47,6 +48,7 @@ _CLIENT_VARIABLES = (
     "DOCKER_CERT_PATH",
 )
 """By which the client finds its daemon."""
+_TMP = "/tmp/"  # noqa: S108
 _ROOT = "THE-ROOT"  # the word that the shell replaces
 _PREPARE = "names= links=\n"
 _LINK = 'names="$names.$inside\n" links="$links$inside $target\n"'
@@ -95,7 +97,7 @@ class DockerDialect(Record, frozen=True, kw_only=True):
         docker = own_root.quoted(launch.runtime.path, *launch.runtime.arguments)
         return own_root.command_in_own_root(
             launch.image,
-            prepare=_PREPARE,
+            prepare=_PREPARE + _mount_points(launch),
             bind=oci.BIND_ENTRY,
             link=_LINK,
             start=_START.replace("DOCKER", docker),
@@ -114,6 +116,22 @@ class DockerDialect(Record, frozen=True, kw_only=True):
         handed_on_by_name(launch.environment, self.kind)
         client = {name: host[name] for name in _CLIENT_VARIABLES if name in host}
         return {**launch.environment, **host_environment(host), **client}
+
+
+def _mount_points(launch: ContainerLaunch) -> str:
+    """Return shell that makes the mount points in /tmp: the daemon's would be root's."""
+    lines = []
+    for bind in launch.binds:
+        if bind.destination.startswith(_TMP):
+            point = f"{launch.scratch_directory}/{bind.destination.removeprefix(_TMP)}"
+            source, place, parent = map(
+                own_root.quoted, (bind.source, point, point.rpartition("/")[0])
+            )
+            lines.append(
+                f"mkdir -p {parent} && "
+                f"if [ -d {source} ]; then mkdir -p {place}; else : >>{place}; fi || exit 1\n"
+            )
+    return "".join(lines)
 
 
 CAUSES = (

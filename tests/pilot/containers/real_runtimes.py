@@ -106,6 +106,7 @@ class Place:
         self.work = owned_directory(root / "my work", user)
         self.scratch = owned_directory(root / "scratch it", user)
         (self.work / "nonce").write_text(NONCE)
+        shutil.chown(self.work / "nonce", uid_of(user))
 
     def launch(self, runtime: Runtime, rung: Rung, *more: Bind) -> ContainerLaunch:
         """Return a launch with this place's work directory and the bundle."""

@@ -118,6 +118,7 @@ async def test_inside_there_is_nothing_of_the_node(
     assert (place.work / "result").read_text() == "of the job\n"
     assert (place.work / "result").stat().st_uid == uid_of(place.user)
     assert any(path.read_text() == "of the job\n" for path in place.scratch.rglob("there"))
+    assert {path.lstat().st_uid for path in place.root.rglob("*")} == {uid_of(place.user)}
     assert sorted(path.relative_to(place.image) for path in place.image.rglob("*")) == before
 
 
