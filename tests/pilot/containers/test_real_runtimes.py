@@ -177,7 +177,7 @@ async def test_a_hostile_image_shows_nothing_of_the_node(runtime: Runtime, place
     [
         ("/nowhere", Reason.MISSING_FILE),
         ("/etc/passwd", Reason.IMAGE_FORMAT),
-        ("locked", Reason.NO_ACCESS),
+        ("/root", Reason.NO_ACCESS),
         ("empty", Reason.IMAGE_FORMAT),
     ],
 )
@@ -186,11 +186,10 @@ async def test_an_image_that_is_none_is_named(
 ) -> None:
     """Each with a code, and in a sentence."""
     (place.root / "empty").mkdir()
-    (place.root / "locked").mkdir(mode=0o000)
     place.image = place.root / image
     is_charliecloud = runtime.kind is RuntimeKind.CHARLIECLOUD
-    if reason is Reason.NO_ACCESS and not uid_of(place.user):
-        reason = Reason.IMAGE_FORMAT  # Root may look into it, and finds nothing.
+    if reason is Reason.NO_ACCESS and uid_of(place.user) == 0:
+        pytest.skip("root may look into everything")
     if place.image.is_dir() and reason is Reason.IMAGE_FORMAT and is_charliecloud:
         reason = Reason.NO_MOUNT_POINT
     for rung in rungs_of(runtime.kind, place.user):

@@ -9,7 +9,9 @@ import pytest
 
 from pilot.containers.dialects import DIALECTS, dialect_of
 from pilot.containers.runtime import Bind, ContainerLaunch, Rung, Runtime, RuntimeKind
+from pilot.containers.search import find_runtimes
 from tests.pilot.containers.real_runtimes import KINDS
+from tests.pilot.sandbox import script
 from transport.errors import OperatorError, UserError
 
 WORK = Bind(source="/scratch/1/work", destination="/tmp/job/work")
@@ -176,3 +178,13 @@ def test_a_daemon_outside_the_slot_comes_last() -> None:
         "charliecloud",
         "docker",
     ]
+
+
+@pytest.mark.real
+async def test_a_podman_by_the_name_of_docker_is_podman(tmp_path: Path) -> None:
+    """A package of Podman's installs it; what it says of itself counts."""
+    script(tmp_path / "docker", "echo podman version 4.3.1")
+
+    found = await find_runtimes(str(tmp_path), (dialect_of(RuntimeKind.DOCKER),))
+
+    assert [runtime.kind for runtime in found] == ["podman"]
