@@ -2,7 +2,9 @@
 
 Finding: a process inside a PID namespace announces a PID that means nothing here. It is the
 one whose innermost PID, PID namespace and start time are those announced; start ticks are
-counted from boot in every namespace, so they rule out nearly all others at one glance.
+counted from boot in every namespace, so they rule out nearly all others at one glance. It is
+looked for below the launched process, and then by the attempt's marker: Docker's daemon starts
+a container on the other side of the process tree.
 
 Sweeping: what a finished attempt left behind is known by its environment marker, by
 descending from such a process, or - where the agent is a subreaper - by having come to us as
@@ -115,13 +117,19 @@ class LocalProcessTable:
 
 
 def find_process(process: ProcessIdentity, launcher_pid: int) -> HostProcess | None:
-    """Look, among what the launched process started, for what ``process`` announced.
+    """Look, among the job's own processes, for what ``process`` announced.
 
-    Whatever else it may resemble: a wrapper can't make the agent follow, or signal, a process
-    that isn't the job's.
+    They are what the launched process started, and, as a daemon or a monitor may have started
+    the container for it, what carries the launched process's own marker. Whatever else it may
+    resemble: a wrapper can't make the agent follow, or signal, a process that isn't the job's.
     """
-    for stat in procfs.descendants([launcher_pid], procfs.all_processes()):
-        if stat.start_ticks == process.start_ticks and _is_the_same(stat.pid, process):
+    processes = list(procfs.all_processes())
+    below = {stat.pid for stat in procfs.descendants([launcher_pid], processes)}
+    mark = procfs.mark_of(launcher_pid)
+    for stat in processes:
+        if stat.start_ticks != process.start_ticks or not _is_the_same(stat.pid, process):
+            continue
+        if stat.pid in below or (mark and procfs.mark_of(stat.pid) == mark):
             return HostProcess(pid=stat.pid, start_ticks=stat.start_ticks)
     return None
 

@@ -1,13 +1,25 @@
-"""The kinds of container runtime that the pilot knows, in the order in which they are tried."""
+"""The kinds of container runtime that the pilot knows, in the order in which they are tried.
+
+Apptainer and Singularity come first: sites install them for just this, and they take every form
+of an image. Bubblewrap is the smallest of the others and stays in the batch slot's process tree
+and cgroup; so does Podman, at ten times the start-up. Charliecloud shows the host's /dev, and
+an image must have the mount points that it wants. Docker's daemon starts the job outside the
+slot, where the batch system doesn't account for it.
+"""
 
 from __future__ import annotations
 
 from pilot.containers.apptainer import APPTAINER, SINGULARITY
+from pilot.containers.bubblewrap import BUBBLEWRAP
+from pilot.containers.charliecloud import CHARLIECLOUD
+from pilot.containers.docker import DOCKER
+from pilot.containers.podman import PODMAN
 from pilot.containers.runtime import Dialect, RuntimeKind
 from transport.errors import UserError
 
 DIALECTS: dict[RuntimeKind, Dialect] = {
-    dialect.kind: dialect for dialect in (APPTAINER, SINGULARITY)
+    dialect.kind: dialect
+    for dialect in (APPTAINER, SINGULARITY, BUBBLEWRAP, PODMAN, CHARLIECLOUD, DOCKER)
 }
 
 

@@ -19,7 +19,9 @@ from transport.messages import Record
 HOST_VARIABLES = ("PATH", "HOME", "USER", "LOGNAME", "LANG", "XDG_RUNTIME_DIR")
 """What a runtime itself needs. Not handed on: APPTAINER_* and SINGULARITY_* of the pilot's own
 surroundings, which would change the launch, and whatever else is only the pilot's business."""
-_PATH_DEFAULT = "/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin"
+SYSTEM_PATH = "/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin"
+"""Where a node's programs are, whatever the pilot's own PATH is."""
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 
@@ -66,6 +68,7 @@ class Reason(StrEnum):
     NO_ACCESS = "no-access"
     MISSING_FILE = "missing-file"
     BROKE_LATER = "broke-later"
+    NO_DAEMON = "no-daemon"
     UNKNOWN = "unknown"
 
 
@@ -193,7 +196,7 @@ class Dialect(Protocol):
 def host_environment(host: Mapping[str, str]) -> dict[str, str]:
     """Return what a runtime may see of the pilot's own environment."""
     chosen = {name: host[name] for name in HOST_VARIABLES if name in host}
-    return {"PATH": _PATH_DEFAULT} | chosen
+    return {"PATH": SYSTEM_PATH} | chosen
 
 
 def checked_image(image: str) -> str:
@@ -217,3 +220,17 @@ def bind_path(path: str, kind: RuntimeKind, *, forbidden: str) -> str:
             "Choose another directory."
         )
     return path
+
+
+def handed_on_by_name(environment: Mapping[str, str], kind: RuntimeKind) -> tuple[str, ...]:
+    """Return the names of variables that a runtime hands on out of its own environment.
+
+    Raises `OperatorError` for one that can't be, or that it needs for itself.
+    """
+    for name in environment:
+        if not _VARIABLE.fullmatch(name) or name in HOST_VARIABLES:
+            raise OperatorError(
+                f"The variable {name!r} can't be handed into a container by {kind}: names are "
+                f"letters, digits and '_', and {', '.join(HOST_VARIABLES)} are the runtime's own."
+            )
+    return tuple(environment)

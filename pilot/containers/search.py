@@ -17,6 +17,7 @@ from transport.messages import Record
 _ALIASES = {
     RuntimeKind.APPTAINER: RuntimeKind.SINGULARITY,
     RuntimeKind.SINGULARITY: RuntimeKind.APPTAINER,
+    RuntimeKind.DOCKER: RuntimeKind.PODMAN,
 }
 _TIMEOUT_S = 5.0
 GLANCE_KEPT_S = 5.0
@@ -82,7 +83,7 @@ async def _look_for_runtime(
     if not path.startswith("/") or not real_path:
         return None
     kind = dialect.kind
-    # Apptainer and Singularity each install a link of the other's name.
+    # Apptainer and Singularity each install a link of the other's name, Podman one of Docker's.
     told = (version or real_path).lower()
     if kind in _ALIASES and _ALIASES[kind].value in told and kind.value not in told:
         kind = _ALIASES[kind]

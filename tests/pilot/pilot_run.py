@@ -111,6 +111,7 @@ def launcher_of(pid: int, agent: int) -> int:
     """Return the process between the agent and ``pid`` that the agent started."""
     while (stat := procfs.read_stat(pid)) is not None and stat.parent != agent:
         pid = stat.parent
+    assert pid > 0, f"not a descendant of {agent}"
     return pid
 
 
