@@ -9,11 +9,14 @@ dead, a device that doesn't answer - the agent that kills this process still has
 What can't be found out is null.
 """
 
+from __future__ import annotations
+
 import contextlib
 import ctypes
 import json
 import os
 import sys
+from collections.abc import Callable
 
 CLONE_NEWNS, CLONE_NEWUSER, CLONE_NEWPID = 0x20000, 0x10000000, 0x20000000
 LANDLOCK_CREATE_RULESET = 444  # the same on every architecture
@@ -94,7 +97,7 @@ def kernel(_: str) -> Facts:
     }
 
 
-def in_child(what) -> str | None:  # type: ignore[no-untyped-def] # noqa: ANN001
+def in_child(what: Callable[[ctypes.CDLL], int]) -> str | None:
     """Return ``yes`` where a child could do it, or the error's name as its exit code says."""
     import errno
 
