@@ -15,6 +15,7 @@ from rich.console import Console
 
 from pilot.cli import views
 from pilot.cli.logs import job_logs
+from pilot.cli.probing import plain_report, probe_node, probe_options, report_json, show_report
 from pilot.cli.running import Campaign, run_agent, run_campaign
 from pilot.cli.submitting import parse_files, submit_all
 from pilot.clock import SystemClock
@@ -196,6 +197,32 @@ _KILL_SENTENCES = {
     KillAnswer.RECORDED: "Job {id} is {status}; its agent is told at the next heartbeat.",
     KillAnswer.ALREADY_FINAL: "Job {id} has ended before, as {status}; nothing changed.",
 }
+
+
+@app.command()
+def probe(
+    state: StateFlag = "",
+    settings_file: SettingsFlag = "",
+    image: Annotated[
+        str, typer.Option(help="Run the full check in this image, and show each step.")
+    ] = "",
+    runtime_config: Annotated[
+        str, typer.Option(help="Probe as if this were the site's apptainer.conf.", metavar="FILE")
+    ] = "",
+    as_json: JsonFlag = False,
+) -> None:
+    """Tell what this node supports, why, and what its administrator should change."""
+    settings = _settings(settings_file, state=state).settings
+    image = str(Path(image).absolute()) if image and "://" not in image else image
+    options = probe_options(settings, os.environ, image=image, runtime_config=runtime_config)
+    report = probe_node(options)
+    if as_json:
+        print_line(views.as_json(report_json(report)))
+    elif sys.stdout.isatty():
+        show_report(report, Console(highlight=False))
+    else:
+        for line in plain_report(report):
+            print_line(line)
 
 
 @app.command("settings")

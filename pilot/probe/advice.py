@@ -213,7 +213,7 @@ RUNTIME_RULES: tuple[RuntimeRule, ...] = (
 
 def _no_runtime(facts: Facts) -> Advice | None:
     is_local = any(not runtime.in_cvmfs for runtime in facts.runtimes)
-    if is_local or not facts.is_search_complete:
+    if is_local:
         return None
     return Advice(
         code="install-apptainer",

@@ -10,7 +10,7 @@ from pilot.probe.runtime_conf import RuntimeConf, parse_conf
 from transport.messages import Record
 
 CONF_BYTES_MAX = 256 * 1024
-_WITH_CONF = (RuntimeKind.APPTAINER, RuntimeKind.SINGULARITY)
+WITH_CONF = (RuntimeKind.APPTAINER, RuntimeKind.SINGULARITY)
 # Its own word (since Singularity 3.0), and whether it can be asked for underlay (Apptainer 1.3).
 _ASK = """
 "$@" buildcfg 2>/dev/null </dev/null | grep '_CONF_FILE='
@@ -34,7 +34,7 @@ class FoundConf(Record, frozen=True, kw_only=True):
 
 async def find_conf(runtime: Runtime, *, host: Mapping[str, str], timeout_s: float) -> FoundConf:
     """Ask a runtime for its configuration file and read it; wait ``timeout_s`` at most, twice."""
-    if runtime.kind not in _WITH_CONF:
+    if runtime.kind not in WITH_CONF:
         return FoundConf()
     environment = host_environment(host)
     asked = await run_bounded(

@@ -120,7 +120,5 @@ class Facts(Record, frozen=True, kw_only=True):
 
     host: HostFacts = msgspec.field(default_factory=HostFacts)
     runtimes: tuple[RuntimeFacts, ...] = ()
-    is_search_complete: bool = True
-    """Every place where a runtime may be was looked at."""
     missing: tuple[str, ...] = ()
     """A sentence for each look that gave nothing."""

@@ -50,7 +50,7 @@ def _supported(facts: Facts, *, in_cvmfs: bool) -> Value:
     works = [r.works for r in facts.runtimes if r.name in _SINGULARITY and r.in_cvmfs == in_cvmfs]
     if True in works:
         return "TRUE"
-    return None if None in works or not facts.is_search_complete else "FALSE"
+    return None if None in works else "FALSE"
 
 
 def _reference(facts: Facts) -> RuntimeFacts | None:

@@ -16,6 +16,7 @@ from pathlib import Path
 import msgspec
 
 from pilot.bounded_process import run_bounded
+from pilot.clock import SystemClock
 from pilot.containers.check import (
     COMMON_CAUSES,
     Asked,
@@ -26,6 +27,7 @@ from pilot.containers.check import (
 )
 from pilot.containers.dialects import dialect_of
 from pilot.containers.ladder import Choice, ContainerPolicy, ContainerTools, Ladder
+from pilot.containers.memory import Memory
 from pilot.containers.runtime import Bind, ContainerLaunch, ImageForm, Reason, Rung, Runtime
 from pilot.images import ImageStore
 from pilot.probe.conf_file import FoundConf, find_conf
@@ -168,6 +170,7 @@ def make_ladder(
     make_nonce: Callable[[], str],
     *,
     timeout_s: float,
+    site_binds: tuple[Bind, ...] = (),
 ) -> Ladder:
     """Return the ladder that jobs climb, over these runtimes, remembering nothing."""
     tools = ContainerTools(
@@ -175,8 +178,16 @@ def make_ladder(
         bundle=workshop.bundle,
         images=ImageStore(),
         scratch_directory=workshop.root,
+        site_binds=site_binds,
     )
-    return Ladder(tools, make_nonce=make_nonce, host=workshop.host, timeout_s=timeout_s)
+    return Ladder(
+        tools,
+        make_nonce=make_nonce,
+        host=workshop.host,
+        memory=Memory(),
+        clock=SystemClock(),
+        timeout_s=timeout_s,
+    )
 
 
 async def _none() -> None:

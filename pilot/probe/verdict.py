@@ -70,7 +70,7 @@ def best_runtime(facts: Facts) -> RuntimeFacts | None:
 def reasons(facts: Facts) -> tuple[str, ...]:
     """Return why the node has its class: a sentence each."""
     said = [_reason(runtime) for runtime in facts.runtimes]
-    if not facts.runtimes and facts.is_search_complete:
+    if not facts.runtimes:
         said.append("No container runtime was found, neither in PATH nor in CVMFS.")
     if facts.host.cvmfs_hung:
         said.append("CVMFS doesn't answer, so a runtime in it is not counted.")
