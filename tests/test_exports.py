@@ -28,6 +28,7 @@ EXPORTS = {
         TaskQueue TraceReport Usage UsageReport UserError local_node parse_jdl
     """,
     "pilot.jdl": "KNOWN_KEYS JdlError parse_jdl unknown_keys_note",
+    "pilot.probe": "MEANINGS SCHEMA NodeClass Probe ProbeOptions Report",
     "pilot.queue": """
         Change HistoryLine JobDetail JobRow KillAnswer ProcessLine QueuePolicy QueueStore
         SqliteTaskQueue TraceLine

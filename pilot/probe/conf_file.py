@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pilot.bounded_process import run_bounded
 from pilot.containers.runtime import Runtime, RuntimeKind, host_environment
 from pilot.probe.runtime_conf import RuntimeConf, parse_conf
+from pilot.probe.workshop import TOOLS
 from transport.messages import Record
 
 CONF_BYTES_MAX = 256 * 1024
@@ -36,16 +37,15 @@ async def find_conf(runtime: Runtime, *, host: Mapping[str, str], timeout_s: flo
     """Ask a runtime for its configuration file and read it; wait ``timeout_s`` at most, twice."""
     if runtime.kind not in WITH_CONF:
         return FoundConf()
-    environment = host_environment(host)
     asked = await run_bounded(
         ("/bin/sh", "-c", _ASK, "sh", runtime.path, *runtime.arguments),
-        environment=environment,
+        environment=host_environment(host) | TOOLS,
         timeout_s=timeout_s,
     )
     answer = asked.stdout.decode(errors="surrogateescape").splitlines()
     read = await run_bounded(
         ("/bin/sh", "-c", _READ, "sh", *_candidates(runtime, answer)),
-        environment=environment,
+        environment=TOOLS,
         timeout_s=timeout_s,
         output_bytes_max=CONF_BYTES_MAX,
     )
@@ -61,5 +61,4 @@ def _candidates(runtime: Runtime, answer: list[str]) -> tuple[str, ...]:
     told = [line.partition("=")[2] for line in answer if "_CONF_FILE=" in line]
     name = f"etc/{runtime.kind}/{runtime.kind}.conf"
     prefix = runtime.path.rpartition("/bin/")[0].removesuffix("/usr")
-    usual = (f"{prefix}/{name}", f"/{name}", f"/usr/local/{name}")
-    return tuple(path for path in dict.fromkeys((*told, *usual)) if path.startswith("/"))
+    return tuple(path for path in (*told, f"{prefix}/{name}") if path.startswith("/"))

@@ -111,7 +111,7 @@ class Probe:
         options = self._options
         left_s = max(deadline - self._clock.monotonic() - _SPARE_S, _SPARE_S)
         try:
-            root = await stack.enter_async_context(directory(options.places, options.host))
+            root = await stack.enter_async_context(directory(options.places))
             place = Path(options.bundle_place or root)
             try:
                 bundle = await bundle_in(place, options.host, timeout_s=left_s)
@@ -120,7 +120,7 @@ class Probe:
                     raise
                 bundle = await bundle_in(root, options.host, timeout_s=left_s / 2)
         except NoWorkshop as error:
-            self._missing.append(str(error).rstrip("."))
+            self._missing.append(f"whether any runtime works: {error}".rstrip("."))
             return None
         return Workshop(root=root, bundle=bundle, host=options.host)
 

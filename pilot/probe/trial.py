@@ -38,6 +38,7 @@ from transport.errors import PilotError
 _CONF_S = 2.0
 _FAIR_S = 2.5  # one that was given this long and said nothing is told to hang
 _INSIDE, _MISSING = "/tmp/job", "/pilot-probe/job"  # noqa: S108 - inside the container
+_NO_MKSQUASHFS = "none could be made to try, as mksquashfs is not there"
 _UNDERLAY = {"APPTAINER_UNDERLAY": "1"}
 
 
@@ -106,15 +107,17 @@ class Trial:
             own_pid_namespace=None if plain is None else _has_own_pid(plain.found),
             makes_mount_points=_holds(missing),
             underlay_works=_underlay(found, missing, underlay),
-            squashfs_works=_holds(squashfs),
+            squashfs_works=None if _is_untried(squashfs) else _holds(squashfs),
             squashfs_detail="" if squashfs is None else squashfs.detail,
         )
 
     async def _squashfs(self, rung: Rung, image: Path) -> Verification | None:
         if ImageForm.SQUASHFS not in dialect_of(self._runtime.kind).image_forms:
             return None
-        file = await squashfs_of(image, self._workshop.host, timeout_s=self._left_s())
-        return None if file is None else await self._launched(rung, file, _INSIDE)
+        file = await squashfs_of(image, timeout_s=self._left_s())
+        if file is None:
+            return Verification(works=False, detail=_NO_MKSQUASHFS)
+        return await self._launched(rung, file, _INSIDE)
 
     async def _launched(
         self, rung: Rung, image: Path, inside: str, more: Mapping[str, str] | None = None
@@ -214,6 +217,10 @@ def _hung(facts: RuntimeFacts, waited_s: float) -> RuntimeFacts:
 
 def _holds(verification: Verification | None) -> bool | None:
     return None if verification is None else verification.works
+
+
+def _is_untried(squashfs: Verification | None) -> bool:
+    return squashfs is not None and squashfs.detail == _NO_MKSQUASHFS
 
 
 def _underlay(

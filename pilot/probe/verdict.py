@@ -70,6 +70,7 @@ def best_runtime(facts: Facts) -> RuntimeFacts | None:
 def reasons(facts: Facts) -> tuple[str, ...]:
     """Return why the node has its class: a sentence each."""
     said = [_reason(runtime) for runtime in facts.runtimes]
+    said += [_about_image_files(runtime) for runtime in facts.runtimes if runtime.squashfs_detail]
     if not facts.runtimes:
         said.append("No container runtime was found, neither in PATH nor in CVMFS.")
     if facts.host.cvmfs_hung:
@@ -96,6 +97,12 @@ def _reason(runtime: RuntimeFacts) -> str:
             return f"{how}, and underlay is enabled."
         case _:
             return f"{how}, but {_layers(runtime)}."
+
+
+def _about_image_files(runtime: RuntimeFacts) -> str:
+    if runtime.squashfs_works is None:
+        return f"Not found out: whether {runtime.path} runs image files: {runtime.squashfs_detail}."
+    return f"{runtime.path} can't run image files (SIF, squashfs): {runtime.squashfs_detail}."
 
 
 def _layers(runtime: RuntimeFacts) -> str:

@@ -31,6 +31,8 @@ _MAKE_DIRECTORY = """
 [ -d "$1" ] && [ -w "$1" ] && [ -x "$1" ] && exec mktemp -d "$1/pilot-probe-XXXXXXXX"
 exit 1
 """
+TOOLS = {"PATH": "/usr/local/bin:/usr/bin:/bin:/usr/local/sbin:/usr/sbin:/sbin", "LC_ALL": "C"}
+"""The environment of the probe's own scripts, whatever the pilot's PATH is."""
 _REMOVE = 'chmod -R u+rwX "$1"; exec rm -rf "$1"'
 
 
@@ -53,38 +55,36 @@ class Workshop(Record, frozen=True, kw_only=True):
 
 
 class NoWorkshop(OperatorError):
-    """Raised when there is no place or no bundle to try runtimes with."""
+    """Raised when there is no place or no bundle to try runtimes with: a clause says why."""
 
 
 @asynccontextmanager
-async def directory(places: Sequence[str], host: Mapping[str, str]) -> AsyncIterator[Path]:
+async def directory(places: Sequence[str]) -> AsyncIterator[Path]:
     """Give a new directory in the first of these places that has room for one.
 
     Raises `NoWorkshop` where none has.
     """
-    root = await _made(places, host)
+    root = await _made(places)
     try:
         yield root
     finally:
         await run_bounded(
             ("/bin/sh", "-c", _REMOVE, "sh", str(root)),
-            environment=host_environment(host),
+            environment=TOOLS,
             timeout_s=_LOCAL_S,
         )
 
 
-async def _made(places: Sequence[str], host: Mapping[str, str]) -> Path:
-    for place in places:
+async def _made(places: Sequence[str]) -> Path:
+    for place in dict.fromkeys(places):
         finished = await run_bounded(
             ("/bin/sh", "-c", _MAKE_DIRECTORY, "sh", place),
-            environment=host_environment(host),
+            environment=TOOLS,
             timeout_s=_LOCAL_S,
         )
         if finished.exit_code == 0:
             return Path(finished.stdout.decode(errors="surrogateescape").removesuffix("\n"))
-    raise NoWorkshop(
-        f"No runtime can be tried: no directory can be made in {', nor in '.join(places)}."
-    )
+    raise NoWorkshop(f"no directory can be made in {', nor in '.join(dict.fromkeys(places))}")
 
 
 async def bundle_in(place: Path, host: Mapping[str, str], *, timeout_s: float) -> Bundle:
@@ -102,18 +102,17 @@ async def bundle_in(place: Path, host: Mapping[str, str], *, timeout_s: float) -
     if finished.exit_code != 0 or len(paths) != 5:
         said = finished.stderr.decode(errors="replace").strip().splitlines()
         why = said[-1] if said else f"no answer in {timeout_s:.0f} s"
-        raise NoWorkshop(f"No runtime can be tried without the wrapper's bundle: {why}")
+        raise NoWorkshop(f"the wrapper's bundle can't be made: {why}")
     root, python, loader, library_path, boot = map(Path, paths)
     return Bundle(root=root, python=python, loader=loader, library_path=library_path, boot=boot)
 
 
-async def squashfs_of(image: Path, host: Mapping[str, str], *, timeout_s: float) -> Path | None:
+async def squashfs_of(image: Path, *, timeout_s: float) -> Path | None:
     """Make an image file of a tiny image; None where this node can't (no mksquashfs)."""
     target = image.with_suffix(".sqfs")
-    path = f"{host.get('PATH', '')}:/usr/sbin:/sbin:/usr/bin"
     finished = await run_bounded(
         ("mksquashfs", str(image), str(target), "-quiet", "-no-progress", "-processors", "1"),
-        environment=host_environment(host) | {"PATH": path},
+        environment=TOOLS,
         timeout_s=timeout_s,
     )
     exists = await asyncio.to_thread(target.is_file)
