@@ -51,12 +51,14 @@ def advise(facts: Facts) -> tuple[Advice, ...]:
 
 
 def _of_runtimes(facts: Facts) -> Iterator[Advice]:
+    # Where the kernel refuses namespaces, that is what fails, whatever the runtime makes of it.
+    is_explained = classify(facts) is _BEST or _namespaces_off(facts) is not None
     for runtime in facts.runtimes:
         if runtime.in_cvmfs:
             continue
         given = [advice for rule in RUNTIME_RULES if (advice := rule(runtime, facts.host))]
         yield from given
-        if runtime.works is False and not given and classify(facts) is not _BEST:
+        if runtime.works is False and not given and not is_explained:
             yield _repair(runtime)
 
 
