@@ -214,6 +214,8 @@ def probe(
     """Tell what this node supports, why, and what its administrator should change."""
     settings = _settings(settings_file, state=state).settings
     image = str(Path(image).absolute()) if image and "://" not in image else image
+    if runtime_config and not os.access(runtime_config, os.R_OK):
+        raise UserError(f"The configuration {runtime_config} can't be read.")
     options = probe_options(settings, os.environ, image=image, runtime_config=runtime_config)
     report = probe_node(options)
     if as_json:

@@ -59,6 +59,8 @@ def _candidates(runtime: Runtime, answer: list[str]) -> tuple[str, ...]:
     if "-c" in runtime.arguments:
         return (runtime.arguments[runtime.arguments.index("-c") + 1],)
     told = [line.partition("=")[2] for line in answer if "_CONF_FILE=" in line]
-    name = f"etc/{runtime.kind}/{runtime.kind}.conf"
-    prefix = runtime.path.rpartition("/bin/")[0].removesuffix("/usr")
-    return tuple(path for path in (*told, f"{prefix}/{name}") if path.startswith("/"))
+    prefix, is_installed, _ = runtime.path.rpartition("/bin/")
+    usual = f"{prefix.removesuffix('/usr')}/etc/{runtime.kind}/{runtime.kind}.conf"
+    return tuple(
+        path for path in (*told, *([usual] if is_installed else [])) if path.startswith("/")
+    )

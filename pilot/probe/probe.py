@@ -18,6 +18,7 @@ from pathlib import Path
 import msgspec
 
 from actors.ports import Clock
+from pilot.bundle import Bundle
 from pilot.containers.apptainer import APPTAINER, CVMFS_PROGRAMS
 from pilot.containers.dialects import DIALECTS
 from pilot.containers.ladder import ContainerPolicy
@@ -32,10 +33,10 @@ from pilot.probe.workshop import NoWorkshop, Workshop, bundle_in, directory
 from transport.errors import PilotError
 from transport.messages import Record
 
-_LOOK_SHARE = 0.55  # of the deadline: what looks and searches may take, so that trials may follow
+_LOOK_SHARE = 0.65  # of the deadline: what looks and searches may take, so that trials may follow
 _VERSION_S = 2.0  # for a program of the node's own to say its version
 _LAUNCH_S = 30.0  # for one launch in an image that was asked for
-_SPARE_S = 1.5
+_SPARE_S = 0.5  # of the deadline: for what is in the way of being done
 _RUNTIMES_MAX = 8
 _CVMFS = "/cvmfs"
 Search = Coroutine[None, None, tuple[Runtime, ...]]
@@ -61,7 +62,7 @@ class ProbeOptions(Record, frozen=True, kw_only=True):
     binds: tuple[str, ...] = ()
     """Directories that jobs see at the same place, where they are there: for that check."""
     cvmfs: str = _CVMFS
-    deadline_s: float = 7.0
+    deadline_s: float = 6.0
     """After it at most two more seconds are taken to end what hangs."""
     image_deadline_s: float = 120.0
     """For the check in an image, which may have to be fetched."""
@@ -109,20 +110,26 @@ class Probe:
 
     async def _workshop(self, stack: AsyncExitStack, deadline: float) -> Workshop | None:
         options = self._options
-        left_s = max(deadline - self._clock.monotonic() - _SPARE_S, _SPARE_S)
         try:
             root = await stack.enter_async_context(directory(options.places))
-            place = Path(options.bundle_place or root)
-            try:
-                bundle = await bundle_in(place, options.host, timeout_s=left_s)
-            except NoWorkshop:
-                if place == root:
-                    raise
-                bundle = await bundle_in(root, options.host, timeout_s=left_s / 2)
+            bundle = await self._bundle(root, deadline)
         except NoWorkshop as error:
             self._missing.append(f"whether any runtime works: {error}".rstrip("."))
             return None
         return Workshop(root=root, bundle=bundle, host=options.host)
+
+    async def _bundle(self, root: Path, deadline: float) -> Bundle:
+        """Return the bundle that is kept; where it can't be, one for this probe alone."""
+        place, host = Path(self._options.bundle_place or root), self._options.host
+        try:
+            return await bundle_in(place, host, timeout_s=self._left_s(deadline))
+        except NoWorkshop:
+            if place == root or self._left_s(deadline) <= 0:
+                raise
+            return await bundle_in(root, host, timeout_s=self._left_s(deadline))
+
+    def _left_s(self, deadline: float) -> float:
+        return max(deadline - self._clock.monotonic() - _SPARE_S, 0.0)
 
     def _searches(self, look_s: float) -> tuple[Search, ...]:
         """Return the searches, apart: what is in CVMFS may hang, and hold up nothing else."""

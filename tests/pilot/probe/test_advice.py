@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from pilot.containers.runtime import Reason, RuntimeKind
@@ -128,7 +130,7 @@ def test_what_did_no_harm_is_nobodys_business(found: RuntimeFacts) -> None:
         ({"user_namespace": "ENOSPC", "max_user_namespaces": 9}, "user.max_user_namespaces=15000"),
     ],
 )
-def test_a_sysctl_is_named_for_now_and_for_good(host: dict[str, object], setting: str) -> None:
+def test_a_sysctl_is_named_for_now_and_for_good(host: dict[str, Any], setting: str) -> None:
     """Whichever switch the kernel has."""
     advice = next(a for a in advise(facts(REFUSED, **host)) if "sysctl" in a.change)
 
