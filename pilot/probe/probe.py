@@ -28,7 +28,7 @@ from pilot.probe.conf_file import WITH_CONF, find_conf
 from pilot.probe.facts import Facts, RuntimeFacts
 from pilot.probe.host import look_at_host
 from pilot.probe.report import ImageLine, Report, image_line, make_report
-from pilot.probe.trial import Trial, make_ladder
+from pilot.probe.trial import RuntimeTrial
 from pilot.probe.workshop import NoWorkshop, Workshop, bundle_in, directory
 from transport.errors import PilotError
 from transport.messages import Record
@@ -173,7 +173,7 @@ class Probe:
             if workshop is None:
                 found = await find_conf(runtime, host=self._options.host, timeout_s=_VERSION_S)
                 return msgspec.structs.replace(facts, conf=found.conf)
-            trial = Trial(runtime, workshop, make_nonce=self._make_nonce, deadline=deadline)
+            trial = RuntimeTrial(runtime, workshop, make_nonce=self._make_nonce, deadline=deadline)
             return await trial.run(facts)
         except (PilotError, OSError, ValueError) as error:
             self._missing.append(f"whether {runtime.path} works: {error}".rstrip("."))
@@ -191,9 +191,8 @@ class Probe:
         options = self._options
         if not options.image or workshop is None:
             return image_line(options.image, None) if options.image else None
-        ladder = make_ladder(
+        ladder = workshop.ladder(
             tuple(runtimes),
-            workshop,
             self._make_nonce,
             timeout_s=_LAUNCH_S,
             site_binds=await _site_binds(options.binds),

@@ -16,7 +16,6 @@ from pathlib import Path
 import msgspec
 
 from pilot.bounded_process import run_bounded
-from pilot.clock import SystemClock
 from pilot.containers.check import (
     COMMON_CAUSES,
     Asked,
@@ -26,10 +25,8 @@ from pilot.containers.check import (
     own_pid_namespace,
 )
 from pilot.containers.dialects import dialect_of
-from pilot.containers.ladder import Choice, ContainerPolicy, ContainerTools, Ladder
-from pilot.containers.memory import Memory
+from pilot.containers.ladder import Choice, ContainerPolicy
 from pilot.containers.runtime import Bind, ContainerLaunch, ImageForm, Reason, Rung, Runtime
-from pilot.images import ImageStore
 from pilot.probe.conf_file import FoundConf, find_conf
 from pilot.probe.facts import RuntimeFacts, StepFacts
 from pilot.probe.workshop import Workshop, squashfs_of
@@ -42,7 +39,7 @@ _NO_MKSQUASHFS = "none could be made to try, as mksquashfs is not there"
 _UNDERLAY = {"APPTAINER_UNDERLAY": "1"}
 
 
-class Trial:
+class RuntimeTrial:
     """Tries one runtime; what was seen by a deadline counts."""
 
     def __init__(
@@ -83,8 +80,8 @@ class Trial:
 
     async def _choose(self, image: Path) -> Choice | None:
         # Half of what is left for a way, so that one that hangs leaves time for the next.
-        ladder = make_ladder(
-            (self._runtime,), self._workshop, self._make_nonce, timeout_s=self._left_s() / 2
+        ladder = self._workshop.ladder(
+            (self._runtime,), self._make_nonce, timeout_s=self._left_s() / 2
         )
         try:
             async with asyncio.timeout_at(self._deadline):
@@ -165,32 +162,6 @@ class Trial:
 
     def _left_s(self) -> float:
         return max(self._deadline - asyncio.get_running_loop().time(), 0.0)
-
-
-def make_ladder(
-    runtimes: tuple[Runtime, ...],
-    workshop: Workshop,
-    make_nonce: Callable[[], str],
-    *,
-    timeout_s: float,
-    site_binds: tuple[Bind, ...] = (),
-) -> Ladder:
-    """Return the ladder that jobs climb, over these runtimes, remembering nothing."""
-    tools = ContainerTools(
-        runtimes=runtimes,
-        bundle=workshop.bundle,
-        images=ImageStore(),
-        scratch_directory=workshop.root,
-        site_binds=site_binds,
-    )
-    return Ladder(
-        tools,
-        make_nonce=make_nonce,
-        host=workshop.host,
-        memory=Memory(),
-        clock=SystemClock(),
-        timeout_s=timeout_s,
-    )
 
 
 async def _none() -> None:

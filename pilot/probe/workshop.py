@@ -10,13 +10,18 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 from pilot.bounded_process import run_bounded
 from pilot.bundle import Bundle
-from pilot.containers.runtime import host_environment
+from pilot.clock import SystemClock
+from pilot.containers.ladder import ContainerTools, Ladder
+from pilot.containers.memory import Memory
+from pilot.containers.runtime import Bind, Runtime, host_environment
+from pilot.containers.trial import Trial
+from pilot.images import ImageStore
 from transport.errors import OperatorError
 from transport.messages import Record
 
@@ -43,6 +48,26 @@ class Workshop(Record, frozen=True, kw_only=True):
     bundle: Bundle
     host: Mapping[str, str]
     """The pilot's own environment."""
+
+    def ladder(
+        self,
+        runtimes: tuple[Runtime, ...],
+        make_nonce: Callable[[], str],
+        *,
+        timeout_s: float,
+        site_binds: tuple[Bind, ...] = (),
+    ) -> Ladder:
+        """Return the ladder that jobs climb, over these runtimes; it remembers nothing."""
+        trial = Trial(
+            bundle=self.bundle,
+            scratch_directory=self.root,
+            make_nonce=make_nonce,
+            host=self.host,
+            site_binds=site_binds,
+            timeout_s=timeout_s,
+        )
+        tools = ContainerTools(runtimes=runtimes, images=ImageStore(), trial=trial)
+        return Ladder(tools, Memory(), SystemClock())
 
     def image(self, name: str) -> Path:
         """Make a tiny image for one runtime; it blocks as long as a local disk does."""
