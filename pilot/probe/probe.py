@@ -26,17 +26,18 @@ from pilot.containers.runtime import Bind, Dialect, Runtime, RuntimeKind
 from pilot.containers.search import find_runtimes, inspect_file
 from pilot.probe.conf_file import WITH_CONF, find_conf
 from pilot.probe.facts import Facts, RuntimeFacts
-from pilot.probe.host import look_at_host
+from pilot.probe.host import HostLook, look_at_host
 from pilot.probe.report import ImageLine, Report, image_line, make_report
 from pilot.probe.trial import RuntimeTrial
 from pilot.probe.workshop import NoWorkshop, Workshop, bundle_in, directory
-from transport.errors import PilotError
+from transport.errors import OperatorError, PilotError
 from transport.messages import Record
 
 _LOOK_SHARE = 0.65  # of the deadline: what looks and searches may take, so that trials may follow
 _VERSION_S = 2.0  # for a program of the node's own to say its version
 _LAUNCH_S = 30.0  # for one launch in an image that was asked for
 _SPARE_S = 0.5  # of the deadline: for what is in the way of being done
+_NO_PROCESS = (OSError, RuntimeError)  # none can be started, nor a thread to follow it
 _RUNTIMES_MAX = 8
 _CVMFS = "/cvmfs"
 Search = Coroutine[None, None, tuple[Runtime, ...]]
@@ -81,15 +82,16 @@ class Probe:
         self._missing: list[str] = []
 
     async def run(self) -> Report:
-        """Probe, and judge what was found; what goes wrong is in the report."""
+        """Probe, and judge what was found; what goes wrong is in the report.
+
+        Raises `OperatorError` when not even the looks at the node can be started.
+        """
         options, at, begun = self._options, self._clock.now(), self._clock.monotonic()
         deadline = begun + options.deadline_s
         look_s = options.deadline_s * _LOOK_SHARE
         async with AsyncExitStack() as stack:
             async with asyncio.TaskGroup() as group:
-                looking = group.create_task(
-                    look_at_host(options.host, cvmfs=options.cvmfs, timeout_s=look_s)
-                )
+                looking = group.create_task(self._look(look_s))
                 workshop = group.create_task(self._workshop(stack, deadline))
                 trying = [
                     group.create_task(self._try_all(search, workshop, deadline))
@@ -98,6 +100,8 @@ class Probe:
             tried = [found for task in trying for found in task.result()]
             image = await self._try_image([runtime for runtime, _ in tried], workshop.result())
         look = looking.result()
+        if look is None:
+            raise OperatorError(f"This node can't be probed: {'; '.join(self._missing)}.")
         facts = Facts(
             host=look.host,
             runtimes=tuple(facts for _, facts in tried),
@@ -108,12 +112,21 @@ class Probe:
             facts, node=options.node, site=options.site, at=at, seconds=seconds, image=image
         )
 
+    async def _look(self, look_s: float) -> HostLook | None:
+        try:
+            return await look_at_host(
+                self._options.host, cvmfs=self._options.cvmfs, timeout_s=look_s
+            )
+        except _NO_PROCESS as error:
+            self._missing.append(f"the node itself: {error}")
+            return None
+
     async def _workshop(self, stack: AsyncExitStack, deadline: float) -> Workshop | None:
         options = self._options
         try:
             root = await stack.enter_async_context(directory(options.places))
             bundle = await self._bundle(root, deadline)
-        except NoWorkshop as error:
+        except (NoWorkshop, *_NO_PROCESS) as error:
             self._missing.append(f"whether any runtime works: {error}".rstrip("."))
             return None
         return Workshop(root=root, bundle=bundle, host=options.host)
@@ -152,7 +165,11 @@ class Probe:
     async def _try_all(
         self, search: Search, workshop: asyncio.Task[Workshop | None], deadline: float
     ) -> list[tuple[Runtime, RuntimeFacts]]:
-        found = [self._with_arguments(runtime) for runtime in await search]
+        try:
+            found = [self._with_arguments(runtime) for runtime in await search]
+        except _NO_PROCESS as error:
+            self._missing.append(f"which runtimes there are: {error}")
+            return []
         for runtime in found[_RUNTIMES_MAX:]:
             self._missing.append(f"{runtime.path}: there are more than {_RUNTIMES_MAX} runtimes")
         found = found[:_RUNTIMES_MAX]
@@ -175,7 +192,7 @@ class Probe:
                 return msgspec.structs.replace(facts, conf=found.conf)
             trial = RuntimeTrial(runtime, workshop, make_nonce=self._make_nonce, deadline=deadline)
             return await trial.run(facts)
-        except (PilotError, OSError, ValueError) as error:
+        except (PilotError, ValueError, *_NO_PROCESS) as error:
             self._missing.append(f"whether {runtime.path} works: {error}".rstrip("."))
             return facts
 

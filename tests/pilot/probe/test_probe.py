@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import itertools
 import os
 import re
@@ -22,6 +23,7 @@ from tests.pilot.sandbox import (
     public_directory,
     script,
 )
+from transport.errors import OperatorError
 
 pytestmark = pytest.mark.real
 PATIENT_S = 90.0
@@ -281,6 +283,20 @@ async def test_a_node_with_too_many_runtimes_names_those_not_tried(
 
     assert len(report.runtimes) == 1
     assert report.missing == (f"{place}/singularity: there are more than 1 runtimes",)
+
+
+async def test_a_node_that_starts_no_process_cannot_be_probed(
+    place: Path, bundles: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A sentence and not a group of exceptions; here a user has all processes that it may."""
+
+    def refuse(*_: object, **__: object) -> None:
+        raise BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable")
+
+    monkeypatch.setattr("pilot.bounded_process.subprocess.Popen", refuse)
+
+    with pytest.raises(OperatorError, match="temporarily unavailable"):
+        await probed(place, bundles)
 
 
 @needs_apptainer
