@@ -63,11 +63,15 @@ class RuntimeTrial:
         choosing = self._choose(image)
         found, choice = await asyncio.gather(self._conf(), choosing)
         facts = msgspec.structs.replace(facts, conf=found.conf)
+        waited = asyncio.get_running_loop().time() - begun
         if choice is None:
-            waited = asyncio.get_running_loop().time() - begun
             return _hung(facts, waited) if waited >= _FAIR_S else facts
         if choice.runtime is None:
-            return msgspec.structs.replace(facts, works=False, steps=_steps(choice))
+            steps = _steps(choice)
+            was_hurried = waited < _FAIR_S and any(s.reason is Reason.NO_ANSWER for s in steps)
+            return (
+                facts if was_hurried else msgspec.structs.replace(facts, works=False, steps=steps)
+            )
         facts = msgspec.structs.replace(
             facts, works=True, steps=_steps(choice), rung=str(choice.rung)
         )
@@ -92,11 +96,13 @@ class RuntimeTrial:
     async def _what_it_can(
         self, facts: RuntimeFacts, rung: Rung, image: Path, found: FoundConf
     ) -> RuntimeFacts:
+        # The other kinds have no layers to ask about, and their part in the time is better saved.
+        is_layered = facts.can_have_underlay
         plain, missing, underlay, squashfs = await asyncio.gather(
             self._launched(rung, image, _INSIDE),
-            self._launched(rung, image, _MISSING),
+            self._launched(rung, image, _MISSING) if is_layered else _none(),
             self._launched(rung, image, _MISSING, _UNDERLAY) if found.takes_underlay else _none(),
-            self._squashfs(rung, image),
+            self._squashfs(rung, image) if is_layered else _none(),
         )
         return msgspec.structs.replace(
             facts,
@@ -109,8 +115,6 @@ class RuntimeTrial:
         )
 
     async def _squashfs(self, rung: Rung, image: Path) -> Verification | None:
-        if ImageForm.SQUASHFS not in dialect_of(self._runtime.kind).image_forms:
-            return None
         file = await squashfs_of(image, timeout_s=self._left_s())
         if file is None:
             return Verification(works=False, detail=_NO_MKSQUASHFS)

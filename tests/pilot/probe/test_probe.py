@@ -199,6 +199,17 @@ async def test_a_broken_runtime_is_told_from_one_that_works(
     assert report.class_ is NodeClass.NONE or len(report.runtimes) > 1
 
 
+async def test_a_runtime_that_had_no_time_is_not_called_broken(place: Path, bundles: Path) -> None:
+    """A busy node may need longer; that it doesn't work is said of what was waited for."""
+    script(place / "apptainer", '[ "$1" = --version ] && exit; exec /bin/sleep 3600')
+
+    report = await probed(place, bundles, path=str(place), deadline_s=2.0)
+
+    (line,) = report.runtimes
+    assert (line.works, line.reason) == (None, "not-seen")
+    assert "repair-runtime" not in [advice.code for advice in report.advice]
+
+
 async def test_one_that_works_once_and_then_not_is_no_reason_to_fail(
     place: Path, bundles: Path
 ) -> None:
