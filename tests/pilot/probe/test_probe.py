@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from pilot.clock import SystemClock
+from pilot.containers.runtime import RuntimeKind
 from pilot.probe import NodeClass, Probe, ProbeOptions, Report
 from pilot.probe import probe as probe_module
 from pilot.probe import workshop as workshop_module
@@ -53,6 +54,7 @@ async def probed(place: Path, bundles: Path, path: str | None = None, **options:
         "deadline_s": PATIENT_S,
         "cvmfs": str(place / "cvmfs"),
         "places": (str(workplace),),
+        "runtimes": (RuntimeKind.APPTAINER, RuntimeKind.SINGULARITY),
         **options,
     }
     numbers = itertools.count()
