@@ -28,7 +28,7 @@ from actors.work_unit import WorkOptions
 from pilot import children
 from pilot.agent_log import AgentLog
 from pilot.authority import NodeAuthority
-from pilot.bundle import build_bundle
+from pilot.bundle import take_bundle
 from pilot.clock import SystemClock
 from pilot.containers.dialects import chosen_dialects, split_list
 from pilot.containers.ladder import ContainerTools, Ladder
@@ -221,19 +221,20 @@ async def make_ladder(settings: Settings) -> Ladder:
     """Find the runtimes and build the bundle: when the first job wants a container."""
     dialects = chosen_dialects(settings.runtimes)
     runtimes = await find_runtimes(os.environ.get("PATH", os.defpath), dialects)
-    bundle = await asyncio.to_thread(build_bundle, settings.bundle_directory)
+    taken = await take_bundle(settings.state_directory, settings.published_bundles, os.environ)
     scratch = settings.state_directory / "checks"
     shutil.rmtree(scratch, ignore_errors=True)
     scratch.mkdir(mode=0o700, parents=True, exist_ok=True)
     trial = Trial(
-        bundle=bundle,
+        bundle=taken.bundle,
         scratch_directory=scratch,
         make_nonce=partial(secrets.token_hex, 8),
         host=os.environ,
         site_binds=await _site_binds(split_list(settings.binds)),
         timeout_s=settings.container_check_s,
     )
-    tools = ContainerTools(runtimes=runtimes, images=ImageStore(), trial=trial)
+    notes = (taken.note,) if taken.note else ()
+    tools = ContainerTools(runtimes=runtimes, images=ImageStore(), trial=trial, notes=notes)
     memory = await asyncio.to_thread(Memory, settings.state_directory / "verified.json")
     return Ladder(tools, memory, SystemClock())
 

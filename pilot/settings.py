@@ -62,7 +62,8 @@ class Settings(Record, frozen=True, kw_only=True, forbid_unknown_fields=True):
     container_check_s: float = 30.0
     """For one try of a container runtime; one that takes longer doesn't work."""
     bundle: str = ""
-    """Directory to keep the wrapper's bundle in; empty: in the state directory."""
+    """Directory with published bundles (``pilot bundle DIR``), on CVMFS say. Where this very
+    release's isn't among them, or where it is empty, one is made in the state directory."""
     catalogue: dict[str, str] = {}  # noqa: RUF012 - msgspec copies it
     """Catalogue prefix (``/alice/cern.ch``) to the directory that stands for it here."""
     packages_command: str = ""
@@ -98,9 +99,9 @@ class Settings(Record, frozen=True, kw_only=True, forbid_unknown_fields=True):
         return self.state_directory / "queue.sqlite"
 
     @property
-    def bundle_directory(self) -> Path:
-        """Where the wrapper's bundle is kept."""
-        return Path(self.bundle).absolute() if self.bundle else self.state_directory
+    def published_bundles(self) -> Path | None:
+        """Where published bundles are; None where there are none."""
+        return Path(self.bundle).absolute() if self.bundle else None
 
     def resources(self) -> Resources:
         """Return what the node offers to jobs."""

@@ -109,6 +109,7 @@ FLOORS = {
         "actors",
         "transport",
         "cryptography",
+        "matplotlib",
         "msgspec",
         "rich",
         "sqlalchemy",

@@ -14,10 +14,12 @@ import typer
 from rich.console import Console
 
 from pilot.cli import views
+from pilot.cli.bundling import bundle_line, made_bundle
 from pilot.cli.logs import job_logs
 from pilot.cli.probing import plain_report, probe_node, probe_options, report_json, show_report
 from pilot.cli.running import Campaign, run_agent, run_campaign
 from pilot.cli.submitting import parse_files, submit_all
+from pilot.cli.surveying import survey
 from pilot.clock import SystemClock
 from pilot.containers.ladder import ContainerPolicy
 from pilot.node import queue_policy
@@ -240,6 +242,19 @@ def show_settings(
             print_line(views.as_json({"name": name, "value": value, "origin": origin}))
         else:
             print_line(f"{name} = {value!r}  # {origin}")
+
+
+@app.command("bundle")
+def make_bundle(
+    directory: Annotated[Path, typer.Argument(help="Where to make it.", metavar="DIR")],
+    as_json: JsonFlag = False,
+) -> None:
+    """Make the wrapper's bundle for containers in DIR, ready to be published."""
+    made = made_bundle(directory.absolute())
+    print_line(views.as_json(made) if as_json else bundle_line(made))
+
+
+app.command()(survey)
 
 
 def print_line(text: str) -> None:

@@ -37,14 +37,14 @@ _SHOWN = frozenset({"CPU_model_name", "OS_PRETTY_NAME"})
 def probe_options(settings: Settings, host: Mapping[str, str], **given: str) -> ProbeOptions:
     """Return what to probe: as set, with ``image`` and ``runtime_config`` as given."""
     state = str(settings.state_directory)
-    is_kept = bool(settings.bundle) or settings.state_directory.is_dir()
     config = given.get("runtime_config", "")
     return ProbeOptions(
         node=settings.node,
         site=settings.site,
         host=dict(host),
         places=(state, host.get("TMPDIR", tempfile.gettempdir()), "/tmp", "/var/tmp"),  # noqa: S108
-        bundle_place=str(settings.bundle_directory) if is_kept else "",
+        bundle_place=state if settings.state_directory.is_dir() else "",
+        published=str(settings.published_bundles or ""),
         runtimes=tuple(dialect.kind for dialect in chosen_dialects(settings.runtimes)),
         runtime_arguments=("-c", str(Path(config).absolute())) if config else (),
         image=given.get("image", ""),

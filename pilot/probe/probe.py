@@ -54,6 +54,8 @@ class ProbeOptions(Record, frozen=True, kw_only=True):
     """Where a directory for trying things may be made; the first that can be written."""
     bundle_place: str = ""
     """Where the wrapper's bundle is kept; empty: it is made for this probe alone."""
+    published: str = ""
+    """Where published bundles are; empty: nowhere."""
     runtimes: tuple[RuntimeKind, ...] = tuple(DIALECTS)
     """The kinds to look for, in order."""
     runtime_arguments: tuple[str, ...] = ()
@@ -134,12 +136,13 @@ class Probe:
     async def _bundle(self, root: Path, deadline: float) -> Bundle:
         """Return the bundle that is kept; where it can't be, one for this probe alone."""
         place, host = Path(self._options.bundle_place or root), self._options.host
+        published = self._options.published
         try:
-            return await bundle_in(place, host, timeout_s=self._left_s(deadline))
+            return await bundle_in(place, published, host, timeout_s=self._left_s(deadline))
         except NoWorkshop:
             if place == root or self._left_s(deadline) <= 0:
                 raise
-            return await bundle_in(root, host, timeout_s=self._left_s(deadline))
+            return await bundle_in(root, "", host, timeout_s=self._left_s(deadline))
 
     def _left_s(self, deadline: float) -> float:
         return max(deadline - self._clock.monotonic() - _SPARE_S, 0.0)

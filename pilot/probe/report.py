@@ -152,7 +152,7 @@ def image_line(image: str, choice: Choice | None) -> ImageLine:
         works=None if choice is None else works,
         runtime=choice.runtime.path if choice is not None and choice.runtime is not None else None,
         how=str(choice.rung) if choice is not None and works else None,
-        on=choice.base if choice is not None and works else None,
+        on=choice.layout.base if choice is not None and works else None,
         digest=choice.image.digest or None if choice is not None and choice.image else None,
         steps=()
         if choice is None

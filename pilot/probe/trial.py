@@ -16,6 +16,7 @@ from pathlib import Path
 import msgspec
 
 from pilot.bounded_process import run_bounded
+from pilot.bundle import WRAPPER_VARIABLES
 from pilot.containers.check import (
     COMMON_CAUSES,
     Asked,
@@ -162,6 +163,7 @@ class RuntimeTrial:
             working_directory="/tmp",  # noqa: S108
             scratch_directory=str(root / "scratch"),
             rung=rung,
+            environment=WRAPPER_VARIABLES,
         )
 
     def _left_s(self) -> float:

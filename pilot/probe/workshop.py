@@ -112,14 +112,16 @@ async def _made(places: Sequence[str]) -> Path:
     raise NoWorkshop(f"no directory can be made in {', nor in '.join(dict.fromkeys(places))}")
 
 
-async def bundle_in(place: Path, host: Mapping[str, str], *, timeout_s: float) -> Bundle:
-    """Return the wrapper's bundle, built in ``place`` where it isn't there.
+async def bundle_in(
+    place: Path, published: str, host: Mapping[str, str], *, timeout_s: float
+) -> Bundle:
+    """Return the wrapper's bundle: a published one, else from ``place``, built where it must be.
 
     Raises `NoWorkshop` when it can't be built in ``timeout_s``.
     """
-    command = (sys.executable, "-I", "-S", str(BUNDLING_PROGRAM), str(place), f"{timeout_s:g}")
+    command = (sys.executable, "-I", "-S", str(BUNDLING_PROGRAM), str(place), published)
     finished = await run_bounded(
-        (*command, *filter(None, sys.path)),
+        (*command, f"{timeout_s:g}", *filter(None, sys.path)),
         environment=host_environment(host),
         timeout_s=timeout_s,
     )

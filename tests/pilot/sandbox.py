@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from pilot.containers.runtime import Runtime, RuntimeKind
+from pilot.plain_files import remove_tree
 
 APPTAINER = shutil.which("apptainer")
 APPTAINER_CONF = Path("/etc/apptainer/apptainer.conf")
@@ -48,7 +49,7 @@ def public_directory() -> Iterator[Path]:
     try:
         yield directory
     finally:
-        shutil.rmtree(directory)
+        remove_tree(directory)
 
 
 def make_image(directory: Path) -> Path:

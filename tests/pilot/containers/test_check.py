@@ -51,7 +51,7 @@ def answer(
         SelfCheck(
             nonce=nonce,
             pid=14,
-            namespaces={} if pid_namespace is None else {"pid": pid_namespace},
+            namespaces={"mnt": 2} | ({} if pid_namespace is None else {"pid": pid_namespace}),
             uid=uid,
             uid_map="0 1000 1",
             cgroup="0::/",

@@ -167,12 +167,12 @@ def test_settings_say_what_is_probed(tmp_path: Path) -> None:
     assert options.binds == ("/a", "/b")
 
 
-@pytest.mark.parametrize("where", ["state", "bundle"])
-def test_a_bundle_is_kept_where_an_agent_keeps_it(tmp_path: Path, where: str) -> None:
-    """In a state directory that is there, or where the settings say."""
-    settings = Settings(state=str(tmp_path)) if where == "state" else Settings(bundle=str(tmp_path))
+def test_a_bundle_is_kept_where_an_agent_keeps_it(tmp_path: Path) -> None:
+    """In a state directory that is there; a published one is named by the settings."""
+    options = probe_options(Settings(state=str(tmp_path), bundle="/cvmfs/b"), {})
 
-    assert probe_options(settings, {}).bundle_place == str(tmp_path)
+    assert options.bundle_place == str(tmp_path)
+    assert options.published == "/cvmfs/b"
 
 
 # --- for real --------------------------------------------------------------------------------
