@@ -36,7 +36,7 @@ from pilot.containers.memory import Memory
 from pilot.containers.runtime import Bind
 from pilot.containers.search import find_runtimes, inspect_file
 from pilot.containers.trial import Trial
-from pilot.images import ImageStore
+from pilot.images import ImageStore, StoreOptions
 from pilot.launching import LauncherOptions, NodeLauncher
 from pilot.process_table import LocalProcessTable, own_mark
 from pilot.procfs import AGENT_VARIABLE
@@ -233,8 +233,10 @@ async def make_ladder(settings: Settings) -> Ladder:
         site_binds=await _site_binds(split_list(settings.binds)),
         timeout_s=settings.container_check_s,
     )
+    options = StoreOptions(bytes_max=settings.image_cache_bytes)
+    images = await asyncio.to_thread(ImageStore, settings.image_directory, options)
     notes = (taken.note,) if taken.note else ()
-    tools = ContainerTools(runtimes=runtimes, images=ImageStore(), trial=trial, notes=notes)
+    tools = ContainerTools(runtimes=runtimes, images=images, trial=trial, notes=notes)
     memory = await asyncio.to_thread(Memory, settings.state_directory / "verified.json")
     return Ladder(tools, memory, SystemClock())
 

@@ -56,6 +56,10 @@ class Settings(Record, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """For jobs that name none."""
     image_digest: str = ""
     """``sha256:...`` that this image must have; empty: whatever it is."""
+    image_cache: str = ""
+    """Directory for images that were fetched or unpacked; empty: in the state directory."""
+    image_cache_bytes: int = 20_000_000_000
+    """How much it may hold; what is in use stays."""
     binds: str = "/cvmfs"
     """Directories of the node that jobs see, read-only, at the same place in their container,
     separated by commas; one that isn't there is left out."""
@@ -92,6 +96,11 @@ class Settings(Record, frozen=True, kw_only=True, forbid_unknown_fields=True):
     def state_directory(self) -> Path:
         """The state directory, absolute."""
         return Path(self.state).absolute()
+
+    @property
+    def image_directory(self) -> Path:
+        """Where images are kept."""
+        return Path(self.image_cache or self.state_directory / "images").absolute()
 
     @property
     def queue_file(self) -> Path:

@@ -109,6 +109,7 @@ FLOORS = {
         "actors",
         "transport",
         "cryptography",
+        "httpx",
         "matplotlib",
         "msgspec",
         "rich",
@@ -182,6 +183,8 @@ RANDOM_HOMES = {
 SLEEPING_HOMES = {
     "pilot/bounded_process.py": "a worker thread follows a program",
     "pilot/bundle/build.py": "a worker thread waits for another process's lock",
+    "pilot/images/helper.py": "a helper process waits for a registry",
+    "pilot/images/locks.py": "a helper process waits for another's lock",
     "pilot/queue/database.py": "the queue's own thread waits for another writer",
 }
 

@@ -22,6 +22,7 @@ from pilot.cli.submitting import parse_files, submit_all
 from pilot.cli.surveying import survey
 from pilot.clock import SystemClock
 from pilot.containers.ladder import ContainerPolicy
+from pilot.images import from_directory, local_path, parse_reference
 from pilot.node import queue_policy
 from pilot.printable import printable
 from pilot.queue import KillAnswer, QueueStore
@@ -80,7 +81,7 @@ def run(
         container=container,
         runtimes=runtime,
         image_digest=image_digest,
-        image=str(Path(image).absolute()) if image and "://" not in image else image,
+        image=from_directory(image, Path()) if image else image,
         cores=cores,
         log_level=log_level,
         log_format=log_format,
@@ -282,9 +283,12 @@ def _existing_store(settings: Settings) -> QueueStore:
 
 
 def _check_image(settings: Settings) -> None:
-    is_needed = settings.container is ContainerPolicy.REQUIRE and settings.image
-    if is_needed and not os.access(settings.image, os.R_OK):
+    if settings.container is not ContainerPolicy.REQUIRE or not settings.image:
+        return
+    parse_reference(settings.image)
+    path = local_path(settings.image)
+    if path and not os.access(path, os.R_OK):
         raise UserError(
-            f"The container image {settings.image} can't be read; give --image a directory "
-            "or a .sif file, or use --container prefer."
+            f"The container image {settings.image} can't be read; give --image one that can, "
+            "or use --container prefer."
         )

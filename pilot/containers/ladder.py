@@ -164,12 +164,13 @@ class Ladder:
         try:
             if image.form not in dialect.image_forms:
                 image = await self._tools.images.as_directory(image)
-            tree = await self._tools.images.tree(image)
-            layouts = possible_layouts(tree, dialect.layers, self._tools.site_binds)
+            site = self._tools.site_binds
+            tree = await self._tools.images.tree(image, [bind.destination for bind in site])
+            layouts = possible_layouts(tree, dialect.layers, site)
         except NoMountPoint as error:
             steps.append(_unusable(runtime, Reason.NO_MOUNT_POINT, error))
             return None
-        except OperatorError as error:
+        except PilotError as error:
             steps.append(_unusable(runtime, Reason.IMAGE_FORM, error))
             return None
         state = await self._state_of(runtime)
@@ -251,7 +252,7 @@ def _failed(way: Way, verification: Verification) -> Step:
     )
 
 
-def _unusable(runtime: Runtime, reason: Reason, error: OperatorError) -> Step:
+def _unusable(runtime: Runtime, reason: Reason, error: PilotError) -> Step:
     return Step(
         runtime=runtime, rung=None, image="", base="", reason=reason, detail=str(error).rstrip(".")
     )

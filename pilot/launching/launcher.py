@@ -19,8 +19,9 @@ import msgspec
 from actors.outputs import outputs_to_save
 from actors.ports import LaunchedWrapper, LaunchOrder
 from pilot.children import OWN_CHILDREN
-from pilot.containers.ladder import ContainerPolicy, Ladder
+from pilot.containers.ladder import Choice, ContainerPolicy, Ladder
 from pilot.containers.mounts import make_mount_points
+from pilot.images import FileLock, local_path
 from pilot.job_files import JobFiles
 from pilot.launching.bare import bare_plan
 from pilot.launching.child import ChildWrapper, abandon, spawned
@@ -65,6 +66,8 @@ class NodeLauncher:
         self._make_ladder = make_ladder
         self._ladder: Ladder | None = None
         self._marks: dict[tuple[int, int], str] = {}
+        self._images: dict[tuple[int, int], FileLock] = {}
+        """Held in the cache for as long as an attempt runs in them."""
         self._ladder_lock = asyncio.Lock()
 
     async def prepare(self) -> tuple[str, ...]:
@@ -132,7 +135,10 @@ class NodeLauncher:
 
     async def clean(self, order: LaunchOrder) -> None:
         """Remove what the attempt left on the node's disk, but for its outputs and its log."""
-        OWN_CHILDREN.discard_mark(self._marks.pop((order.job_id, order.attempt), ""))
+        attempt = (order.job_id, order.attempt)
+        OWN_CHILDREN.discard_mark(self._marks.pop(attempt, ""))
+        if (image := self._images.pop(attempt, None)) is not None:
+            image.close()
         await asyncio.to_thread(self._files(order).remove_transient)
 
     async def _with_packages(self, description: JobDescription, plan: LaunchPlan) -> LaunchPlan:
@@ -155,8 +161,7 @@ class NodeLauncher:
         for file in (*description.inputs, *description.input_data):
             if is_own_state(os.path.realpath(file.source), state):
                 raise UserError(f"input {file.name}: {file.source} is the pilot's own")
-        image = description.container_image
-        if image.startswith("/"):
+        if image := local_path(description.container_image):
             place = os.path.realpath(image).rstrip("/") + "/"
             if f"{state}/".startswith(place) or place.startswith(f"{state}/"):
                 raise UserError(f"the container image {image} holds the pilot's own state")
@@ -175,6 +180,7 @@ class NodeLauncher:
         try:
             ladder = await self._made_ladder()
             choice = await ladder.choose(reference, policy, digest=digest)
+            await self._hold(attempt.order, choice, ladder)
         except OperatorError as error:
             if policy is ContainerPolicy.REQUIRE:
                 raise
@@ -185,6 +191,11 @@ class NodeLauncher:
         await asyncio.to_thread(make_mount_points, mounts)
         plan = contained_plan(attempt, choice, ladder.tools, mounts)
         return msgspec.structs.replace(plan, launch_failed=partial(ladder.launch_failed, choice))
+
+    async def _hold(self, order: LaunchOrder, choice: Choice, ladder: Ladder) -> None:
+        if choice.image is not None:
+            lock = await ladder.tools.images.hold(choice.image)
+            self._images[order.job_id, order.attempt] = lock
 
     async def _made_ladder(self) -> Ladder:
         async with self._ladder_lock:

@@ -15,7 +15,7 @@ import os
 import re
 import shutil
 import subprocess
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import pytest
@@ -183,7 +183,7 @@ class OneImage(ImageStore):
         """Return it, whatever is asked for."""
         return self._image
 
-    async def tree(self, image: LocalImage) -> ImageTree:
+    async def tree(self, image: LocalImage, also: Sequence[str] = ()) -> ImageTree:
         """Return what was seen in it."""
         return await look_into(image.path, image.form, directories=(*LOOKED_FOR, SITE))
 
@@ -404,7 +404,7 @@ async def test_an_image_that_nobody_could_look_into_is_found_out_by_trying(
     image = image_with_links(tmp_path, ("srv",), {"tmp": "nowhere"})
 
     class Blind(OneImage):
-        async def tree(self, image: LocalImage) -> ImageTree:
+        async def tree(self, image: LocalImage, also: Sequence[str] = ()) -> ImageTree:
             return ImageTree()
 
     choice = await chosen(
