@@ -34,6 +34,7 @@ EXPORTS = {
     """,
     "pilot.launching": "LauncherOptions NodeLauncher bare_command",
     "pilot.jdl": "KNOWN_KEYS JdlError parse_jdl unknown_keys_note",
+    "pilot.probe": "MEANINGS SCHEMA NodeClass Probe ProbeOptions Report",
     "pilot.queue": """
         Change HistoryLine JobDetail JobRow KillAnswer ProcessLine QueuePolicy QueueStore
         SqliteTaskQueue TraceLine

@@ -177,6 +177,7 @@ def test_nothing_is_imported_by_star() -> None:
 RANDOM_HOMES = {
     "pilot/launching/launcher.py": "an attempt's mark and a link's epoch",
     "pilot/node.py": "makes the nonces that container checks are given",
+    "pilot/cli/probing.py": "makes the nonces that a probe's checks are given",
     "pilot/staging/trusted_files.py": "temporary names that nobody can guess",
 }
 SLEEPING_HOMES = {

@@ -16,6 +16,7 @@ from rich.console import Console
 from pilot.cli import views
 from pilot.cli.bundling import bundle_line, made_bundle
 from pilot.cli.logs import job_logs
+from pilot.cli.probing import plain_report, probe_node, probe_options, report_json, show_report
 from pilot.cli.running import Campaign, run_agent, run_campaign
 from pilot.cli.submitting import parse_files, submit_all
 from pilot.cli.surveying import survey
@@ -199,6 +200,34 @@ _KILL_SENTENCES = {
     KillAnswer.RECORDED: "Job {id} is {status}; its agent is told at the next heartbeat.",
     KillAnswer.ALREADY_FINAL: "Job {id} has ended before, as {status}; nothing changed.",
 }
+
+
+@app.command()
+def probe(
+    state: StateFlag = "",
+    settings_file: SettingsFlag = "",
+    image: Annotated[
+        str, typer.Option(help="Run the full check in this image, and show each step.")
+    ] = "",
+    runtime_config: Annotated[
+        str, typer.Option(help="Probe as if this were the site's apptainer.conf.", metavar="FILE")
+    ] = "",
+    as_json: JsonFlag = False,
+) -> None:
+    """Tell what this node supports, why, and what its administrator should change."""
+    settings = _settings(settings_file, state=state).settings
+    image = str(Path(image).absolute()) if image and "://" not in image else image
+    if runtime_config and not os.access(runtime_config, os.R_OK):
+        raise UserError(f"The configuration {runtime_config} can't be read.")
+    options = probe_options(settings, os.environ, image=image, runtime_config=runtime_config)
+    report = probe_node(options)
+    if as_json:
+        print_line(views.as_json(report_json(report)))
+    elif sys.stdout.isatty():
+        show_report(report, Console(highlight=False))
+    else:
+        for line in plain_report(report):
+            print_line(line)
 
 
 @app.command("settings")
