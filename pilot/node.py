@@ -233,7 +233,8 @@ async def make_ladder(settings: Settings) -> Ladder:
         site_binds=await _site_binds(split_list(settings.binds)),
         timeout_s=settings.container_check_s,
     )
-    tools = ContainerTools(runtimes=runtimes, images=ImageStore(), trial=trial)
+    notes = (taken.note,) if taken.note else ()
+    tools = ContainerTools(runtimes=runtimes, images=ImageStore(), trial=trial, notes=notes)
     memory = await asyncio.to_thread(Memory, settings.state_directory / "verified.json")
     return Ladder(tools, memory, SystemClock())
 

@@ -110,6 +110,7 @@ FLOORS = {
         "transport",
         "cryptography",
         "httpx",
+        "matplotlib",
         "msgspec",
         "rich",
         "sqlalchemy",

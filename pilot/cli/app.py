@@ -18,6 +18,7 @@ from pilot.cli.bundling import bundle_line, made_bundle
 from pilot.cli.logs import job_logs
 from pilot.cli.running import Campaign, run_agent, run_campaign
 from pilot.cli.submitting import parse_files, submit_all
+from pilot.cli.surveying import survey
 from pilot.clock import SystemClock
 from pilot.containers.ladder import ContainerPolicy
 from pilot.node import queue_policy
@@ -222,6 +223,9 @@ def make_bundle(
     """Make the wrapper's bundle for containers in DIR, ready to be published."""
     made = made_bundle(directory.absolute())
     print_line(views.as_json(made) if as_json else bundle_line(made))
+
+
+app.command()(survey)
 
 
 def print_line(text: str) -> None:

@@ -18,13 +18,9 @@ from actors.ports import Clock
 from pilot.bundle import Bundle
 from pilot.containers.check import Verification
 from pilot.containers.dialects import dialect_of
+from pilot.containers.layouts import Layout, NoMountPoint, possible_layouts
 from pilot.containers.memory import Memory
-from pilot.containers.mounts import (
-    TMP_BASE,
-    ImageTree,
-    NoMountPoint,
-    possible_bases,
-)
+from pilot.containers.mounts import TMP_BASE, ImageTree
 from pilot.containers.runtime import Bind, Reason, Rung, Runtime
 from pilot.containers.search import Glances
 from pilot.containers.trial import Trial, Way
@@ -83,7 +79,7 @@ class Choice(Record, frozen=True, kw_only=True):
     image: LocalImage | None = None
     """In the form in which the runtime takes it."""
     tree: ImageTree = ImageTree()
-    base: str = TMP_BASE
+    layout: Layout = Layout()
     """Of the mount plan."""
     key: str = ""
     """By which it is remembered that this works."""
@@ -98,6 +94,8 @@ class ContainerTools(Record, frozen=True, kw_only=True):
     runtimes: tuple[Runtime, ...]
     images: ImageStore
     trial: Trial
+    notes: tuple[str, ...] = ()
+    """What the operator should know of how this was found."""
 
     @property
     def bundle(self) -> Bundle:
@@ -167,7 +165,7 @@ class Ladder:
             if image.form not in dialect.image_forms:
                 image = await self._tools.images.as_directory(image)
             tree = await self._tools.images.tree(image)
-            bases = possible_bases(tree, dialect.layers)
+            layouts = possible_layouts(tree, dialect.layers, self._tools.site_binds)
         except NoMountPoint as error:
             steps.append(_unusable(runtime, Reason.NO_MOUNT_POINT, error))
             return None
@@ -175,20 +173,25 @@ class Ladder:
             steps.append(_unusable(runtime, Reason.IMAGE_FORM, error))
             return None
         state = await self._state_of(runtime)
+        lacking: set[tuple[bool, Layout]] = set()
         for rung in dialect.rungs(runtime, is_root=os.geteuid() == 0):
-            for base in bases:
+            for layout in layouts:
+                if (rung.use_userns, layout) in lacking:
+                    continue  # A PID namespace more or less makes no mount point.
                 way = Way(
                     runtime=runtime,
                     runtime_state=state,
                     rung=rung,
                     image=image,
                     tree=tree,
-                    base=base,
+                    layout=layout,
                 )
                 verification = await self._verified(way)
                 if verification.works:
                     return _choice(way, self._tools.trial.key(way), steps)
                 steps.append(_failed(way, verification))
+                if verification.reason is Reason.NO_MOUNT_POINT:
+                    lacking.add((rung.use_userns, layout))
                 if verification.reason not in _OTHER_BASE:
                     break
             if steps[-1].reason in _OTHER_RUNTIME:
@@ -229,7 +232,7 @@ def _choice(way: Way, key: str, steps: Sequence[Step]) -> Choice:
         rung=way.rung,
         image=way.image,
         tree=way.tree,
-        base=way.base,
+        layout=way.layout,
         key=key,
         steps=tuple(steps),
         reasons=tuple(map(str, steps)),
@@ -242,7 +245,7 @@ def _failed(way: Way, verification: Verification) -> Step:
         runtime=way.runtime,
         rung=way.rung,
         image=way.image.reference,
-        base=way.base,
+        base=way.layout.base,
         reason=verification.reason,
         detail=verification.detail,
     )

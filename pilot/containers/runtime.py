@@ -93,6 +93,8 @@ class Layers(Record, frozen=True, kw_only=True):
 
     makes_mount_points: bool = False
     """Anywhere: through an overlay, an underlay, or a writable copy."""
+    may_make_mount_points: bool = False
+    """The site decides whether it does: it is tried, and what needs it has an alternative."""
     has_own_tmp: bool = True
     """It mounts a /tmp of the session's own, and makes mount points in there."""
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from pilot.bundle import WRAPPER_VARIABLES, Bundle
 from pilot.containers.check import Asked, Verification, own_pid_namespace, verify
-from pilot.containers.dialects import dialect_of
+from pilot.containers.layouts import Layout
 from pilot.containers.memory import key_of
 from pilot.containers.mounts import (
     JOB_DIRECTORIES,
@@ -22,6 +22,7 @@ from pilot.containers.mounts import (
     plan_mounts,
 )
 from pilot.containers.runtime import Bind, ContainerLaunch, Rung, Runtime
+from pilot.containers.sources import look_at_sources
 from pilot.images import LocalImage
 from transport.errors import OperatorError
 from transport.messages import Record
@@ -35,11 +36,11 @@ class Way(Record, frozen=True, kw_only=True):
     rung: Rung
     image: LocalImage
     tree: ImageTree
-    base: str
+    layout: Layout
 
     def plan(self, wanted: Wanted) -> MountPlan:
         """Return where everything goes."""
-        return plan_mounts(wanted, self.base, self.tree, dialect_of(self.runtime.kind).layers)
+        return plan_mounts(wanted, self.layout.base, self.tree, self.layout.layers)
 
 
 class Trial(Record, frozen=True, kw_only=True):
@@ -64,7 +65,7 @@ class Trial(Record, frozen=True, kw_only=True):
                 "runtime_state": way.runtime_state,
                 "rung": way.rung,
                 "image": (way.image.path, way.image.form, way.image.state, way.image.digest),
-                "base": way.base,
+                "layout": way.layout,
                 "bundle": self.bundle.root.name,
                 "site_binds": self.site_binds,
                 "kernel": os.uname().release,
@@ -79,6 +80,7 @@ class Trial(Record, frozen=True, kw_only=True):
         `OperatorError` where there is no room for the check's directories.
         """
         nonce = self.make_nonce()
+        kinds = await look_at_sources([bind.source for bind in self.site_binds])
         with self._check_directories(nonce) as root:
             plan = way.plan(
                 Wanted(
@@ -88,6 +90,7 @@ class Trial(Record, frozen=True, kw_only=True):
                     bundle=str(self.bundle.root),
                     mount_tree=f"{root}/mounts",
                     site=self.site_binds,
+                    kinds=kinds,
                 )
             )
             make_mount_points(plan)

@@ -181,9 +181,9 @@ class NodeLauncher:
             return bare_plan(attempt, (f"bare: {error}",))
         if choice.runtime is None:
             return bare_plan(attempt, (*choice.reasons, "bare: no container works"))
-        mounts = contained_mounts(attempt, choice, ladder.tools)
+        mounts = await contained_mounts(attempt, choice, ladder.tools)
         await asyncio.to_thread(make_mount_points, mounts)
-        plan = contained_plan(attempt, choice, ladder.tools.bundle, mounts)
+        plan = contained_plan(attempt, choice, ladder.tools, mounts)
         return msgspec.structs.replace(plan, launch_failed=partial(ladder.launch_failed, choice))
 
     async def _made_ladder(self) -> Ladder:

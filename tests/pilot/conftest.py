@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from pilot.bundle import build_bundle
+
 MAKE_IMAGE = Path(__file__).parents[2] / "examples" / "campaign" / "make-image"
 
 
@@ -24,5 +26,7 @@ def busybox_image(apptainer: Path, tmp_path_factory: pytest.TempPathFactory) -> 
 
 @pytest.fixture(scope="session")
 def bundles(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Give a directory for bundles that all runs share (the setting ``bundle``)."""
-    return tmp_path_factory.mktemp("bundles")
+    """Give a directory with a published bundle that all runs share (the setting ``bundle``)."""
+    directory = tmp_path_factory.mktemp("bundles")
+    build_bundle(directory)
+    return directory
