@@ -1,7 +1,6 @@
-"""What a file is, told by its content: its first bytes, and for SIF its table of contents.
+"""What a file is, told by its first bytes, and whether it is whole as far as these tell.
 
-Formats: SIF as sylabs' and Apptainer's library writes it (a launcher line of 32 bytes, the
-magic, versions, then a table of descriptors of 585 bytes); squashfs 4 (a superblock of 96
+Formats: SIF (its header as in `pilot.images.sif`); squashfs 4 (a superblock of 96
 bytes); the image files of Singularity 2, a squashfs behind a launcher line; tar and gzip.
 """
 
@@ -15,14 +14,8 @@ from transport.errors import UserError
 from transport.messages import Record
 
 HEAD_BYTES = 512
-TABLE_BYTES_MAX = 1 << 20
 _SIF = struct.Struct("<32s10s3s3s16s8q")
 _SIF_MAGIC = b"SIF_MAGIC\0"
-_SIF_ENTRY = struct.Struct("<iBIII7q128s384s")
-_SIF_PARTITION = 0x4004
-_SIF_SQUASHFS = 1
-_SIF_ENCRYPTED = 4
-_SIF_SYSTEM = (1, 2)
 _SIF_ARCHITECTURES = {
     b"01": "386", b"02": "amd64", b"03": "arm", b"04": "arm64", b"05": "ppc64", b"06": "ppc64le",
     b"07": "mips", b"08": "mipsle", b"09": "mips64", b"10": "mips64le", b"11": "s390x",
@@ -48,11 +41,8 @@ class Content(Record, frozen=True, kw_only=True):
     kind: FileKind
     architecture: str = ""
     """As OCI calls it; empty where it isn't said."""
-    table_offset: int = 0
-    table_bytes: int = 0
-    """Of a SIF's table of contents."""
     offset: int = 0
-    """Of the squashfs in the file."""
+    """Of the squashfs in a file that is none of SIF."""
 
     @property
     def form(self) -> ImageForm:
@@ -75,23 +65,6 @@ def tell(head: bytes, size: int) -> Content:
     raise UserError(_no_image(head, size))
 
 
-def squashfs_offset(table: bytes) -> int:
-    """Return where in a SIF file its system's squashfs begins, given its table of contents.
-
-    Raises `UserError` (a fragment of a sentence) where there is none.
-    """
-    for at in range(0, len(table) - _SIF_ENTRY.size + 1, _SIF_ENTRY.size):
-        kind, is_used, _, _, _, offset, *_, extra = _SIF_ENTRY.unpack_from(table, at)
-        if kind != _SIF_PARTITION or not is_used:
-            continue
-        file_system, part = struct.unpack_from("<ii", extra)
-        if part in _SIF_SYSTEM and file_system == _SIF_ENCRYPTED:
-            raise UserError("it is encrypted, and the pilot has no key for it")
-        if part in _SIF_SYSTEM and file_system == _SIF_SQUASHFS and isinstance(offset, int):
-            return offset
-    raise UserError("its SIF table names no squashfs to unpack")
-
-
 def _sif(head: bytes, size: int) -> Content:
     if len(head) < _SIF.size:
         raise UserError("it is cut short: not even its SIF header is whole")
@@ -105,12 +78,7 @@ def _sif(head: bytes, size: int) -> Content:
             f"it is cut short: it has {size} of at least {data_offset + data_bytes} bytes; "
             "copy it again"
         )
-    return Content(
-        kind=FileKind.SIF,
-        architecture=architecture,
-        table_offset=table_offset,
-        table_bytes=min(table_bytes, TABLE_BYTES_MAX),
-    )
+    return Content(kind=FileKind.SIF, architecture=architecture)
 
 
 def _squashfs(head: bytes, size: int, offset: int) -> Content:

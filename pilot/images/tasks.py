@@ -16,10 +16,11 @@ from typing import IO, Protocol
 
 from pilot.images.archive import Archive
 from pilot.images.cache import Entry, ImageCache
-from pilot.images.content import HEAD_BYTES, FileKind, squashfs_offset, tell
+from pilot.images.content import HEAD_BYTES, FileKind, tell
 from pilot.images.layers import Budget
 from pilot.images.manifest import Descriptor, Resolved, node_architecture
 from pilot.images.reference import ArchiveReference, RegistryReference
+from pilot.images.sif import SIF_HEAD_BYTES, SifFileSystem, system_partition
 from pilot.images.squash import unsquash
 from pilot.images.unpack import Tree
 from transport.errors import OperatorError, UserError
@@ -201,11 +202,18 @@ def _unpack(task: UnpackFile) -> str:
 
 def _offset(path: Path) -> int:
     with path.open("rb") as file:
-        content = tell(file.read(HEAD_BYTES), os.fstat(file.fileno()).st_size)
-        if content.kind is not FileKind.SIF:
-            return content.offset
-        file.seek(content.table_offset)
-        return squashfs_offset(file.read(content.table_bytes))
+        head = file.read(SIF_HEAD_BYTES)
+        content = tell(head[:HEAD_BYTES], os.fstat(file.fileno()).st_size)
+    if content.kind is not FileKind.SIF:
+        return content.offset
+    partition = system_partition(head)
+    if partition is None or partition.file_system is not SifFileSystem.SQUASHFS:
+        kind = "none" if partition is None else partition.file_system.name.lower()
+        raise UserError(
+            f"only a SIF with a plain squashfs can be unpacked, and the file system of this one is "
+            f"{kind}; build it again, or take a runtime that runs SIF files"
+        )
+    return partition.offset
 
 
 def _cache(bounds: Bounds) -> ImageCache:

@@ -15,6 +15,7 @@ from pilot.containers.memory import FAILURE_KEPT_S, Memory
 from pilot.containers.runtime import Reason, Runtime
 from pilot.containers.trial import Trial
 from pilot.images import ImageStore, StoreOptions
+from pilot.images.look_at_file import Seen
 from tests.pilot.sandbox import (
     fake_runtime,
     make_image,
@@ -85,11 +86,8 @@ def ladder(
         make_nonce=lambda: f"nonce{next(counter)}",
         host=os.environ,
     )
-    tools = ContainerTools(
-        runtimes=tuple(runtimes),
-        images=ImageStore(options=StoreOptions(look_kept_s=0.0)),
-        trial=trial,
-    )
+    images = ImageStore(options=StoreOptions(look_kept_s=0.0))
+    tools = ContainerTools(runtimes=tuple(runtimes), images=images, trial=trial)
     return Ladder(tools, memory or Memory(), clock or StepClock())
 
 
@@ -169,7 +167,7 @@ async def test_a_required_container_that_cannot_be_had_is_an_error(
         await ladder(tmp_path, []).choose(image, ContainerPolicy.REQUIRE)
 
 
-@pytest.mark.parametrize("image", ["/nonexistent/image", "docker://", ""])
+@pytest.mark.parametrize("image", ["/nonexistent/image", "docker://Alpine", ""])
 async def test_an_image_that_is_not_there_is_the_users_business(tmp_path: Path, image: str) -> None:
     """It is named; where a container is only preferred, the job runs bare."""
     runtime = fake_runtime(tmp_path, WORKS)
@@ -182,6 +180,20 @@ async def test_an_image_that_is_not_there_is_the_users_business(tmp_path: Path, 
     assert preferred.runtime is None
     assert image in preferred.reasons[0]
     assert tries(runtime) == 0
+
+
+async def test_an_image_on_a_dead_mount_is_the_operators_business(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The user can't mend a file system."""
+
+    async def hung(_path: str, *, timeout_s: float) -> Seen:
+        raise OperatorError(f"its file system doesn't answer in {timeout_s:g} s")
+
+    monkeypatch.setattr("pilot.images.store.look_at_file", hung)
+
+    with pytest.raises(OperatorError, match="/cvmfs/x can't be used: its file system"):
+        await ladder(tmp_path, []).choose("/cvmfs/x", ContainerPolicy.REQUIRE)
 
 
 async def test_never_means_never(tmp_path: Path, image: str) -> None:
