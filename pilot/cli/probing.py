@@ -44,6 +44,8 @@ def probe_options(settings: Settings, host: Mapping[str, str], **given: str) -> 
         host=dict(host),
         places=(state, host.get("TMPDIR", tempfile.gettempdir()), "/tmp", "/var/tmp"),  # noqa: S108
         bundle_place=state if settings.state_directory.is_dir() else "",
+        image_cache=str(settings.image_directory) if settings.state_directory.is_dir() else "",
+        image_cache_bytes=settings.image_cache_bytes,
         published=str(settings.published_bundles or ""),
         runtimes=tuple(dialect.kind for dialect in chosen_dialects(settings.runtimes)),
         runtime_arguments=("-c", str(Path(config).absolute())) if config else (),

@@ -24,6 +24,7 @@ from pilot.containers.dialects import DIALECTS
 from pilot.containers.ladder import ContainerPolicy
 from pilot.containers.runtime import Bind, Dialect, Runtime, RuntimeKind
 from pilot.containers.search import find_runtimes, inspect_file
+from pilot.images import ImageStore, StoreOptions
 from pilot.probe.conf_file import WITH_CONF, find_conf
 from pilot.probe.facts import Facts, RuntimeFacts
 from pilot.probe.host import HostLook, look_at_host
@@ -62,6 +63,9 @@ class ProbeOptions(Record, frozen=True, kw_only=True):
     """For Apptainer and Singularity, before any command: ``-c FILE``."""
     image: str = ""
     """Run the full check in this image, too."""
+    image_cache: str = ""
+    """Where images that are fetched are kept; empty: only as long as the probe runs."""
+    image_cache_bytes: int = 20_000_000_000
     binds: tuple[str, ...] = ()
     """Directories that jobs see at the same place, where they are there: for that check."""
     cvmfs: str = _CVMFS
@@ -216,6 +220,10 @@ class Probe:
             self._make_nonce,
             timeout_s=_LAUNCH_S,
             site_binds=await _site_binds(options.binds),
+            images=ImageStore(
+                Path(options.image_cache or workshop.root / "images"),
+                StoreOptions(bytes_max=options.image_cache_bytes),
+            ),
         )
         try:
             async with asyncio.timeout(options.image_deadline_s):

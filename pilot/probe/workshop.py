@@ -56,6 +56,7 @@ class Workshop(Record, frozen=True, kw_only=True):
         *,
         timeout_s: float,
         site_binds: tuple[Bind, ...] = (),
+        images: ImageStore | None = None,
     ) -> Ladder:
         """Return the ladder that jobs climb, over these runtimes; it remembers nothing."""
         trial = Trial(
@@ -66,7 +67,7 @@ class Workshop(Record, frozen=True, kw_only=True):
             site_binds=site_binds,
             timeout_s=timeout_s,
         )
-        tools = ContainerTools(runtimes=runtimes, images=ImageStore(), trial=trial)
+        tools = ContainerTools(runtimes=runtimes, images=images or ImageStore(), trial=trial)
         return Ladder(tools, Memory(), SystemClock())
 
     def image(self, name: str) -> Path:
