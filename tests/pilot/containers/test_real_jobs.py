@@ -80,7 +80,8 @@ def through(runtimes: str, image: Path) -> tuple[str, ...]:
 
 def launcher(agent: int) -> int:
     """Return what the agent launched: its only child, as Docker's wrapper isn't below it."""
-    children = [stat.pid for stat in procfs.all_processes() if stat.parent == agent]
+    processes = [stat for stat in procfs.all_processes() if stat.state != "Z"]
+    children = [stat.pid for stat in processes if stat.parent == agent]
     assert len(children) == 1, children
     return children[0]
 
