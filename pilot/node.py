@@ -181,6 +181,7 @@ def real_ports(settings: Settings, log: AgentLog, *, is_own_process: bool) -> No
         site=settings.site,
         policy=settings.container,
         image=settings.image,
+        bare=settings.bare_confinement,
         packages_command=settings.packages_command,
         link=LinkOptions(heartbeat_s=settings.link_heartbeat_s, silence_s=settings.link_silence_s),
     )

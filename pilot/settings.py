@@ -16,6 +16,7 @@ from typing import get_type_hints
 import msgspec
 
 from actors.slots import Resources
+from pilot.confinement.ladder import BareConfinement
 from pilot.containers.ladder import ContainerPolicy
 from transport.errors import UserError
 from transport.messages import Record
@@ -29,6 +30,7 @@ _KINDS = {
     str: "text in quotes",
     dict[str, str]: 'a table of lines like "/alice/cern.ch" = "directory"',
     ContainerPolicy: " or ".join(ContainerPolicy),
+    BareConfinement: " or ".join(BareConfinement),
 }
 
 
@@ -49,6 +51,8 @@ class Settings(Record, frozen=True, kw_only=True, forbid_unknown_fields=True):
     time_left_s: float = 7 * 86400.0
     container: ContainerPolicy = ContainerPolicy.PREFER
     image: str = ""
+    bare_confinement: BareConfinement = BareConfinement.PREFER
+    """Whether wrappers without a container are confined by namespaces and Landlock."""
     bundle: str = ""
     """Directory to keep the wrapper's bundle in; empty: in the state directory."""
     catalogue: dict[str, str] = {}  # noqa: RUF012 - msgspec copies it

@@ -106,10 +106,8 @@ def mount_terminals(place: str, multiplexer: str) -> tuple[str, ...]:
 
 def hide(directory: str, kept: Iterable[str] = ()) -> None:
     """Mount an empty, read-only directory over this one; ``kept``, in it, stays where it is."""
-    opened = []
-    for path in kept:
-        if os.path.exists(path):
-            opened.append((path, os.open(path, os.O_PATH | os.O_CLOEXEC)))
+    there = filter(os.path.exists, kept)
+    opened = [(path, os.open(path, os.O_PATH | os.O_CLOEXEC)) for path in there]
     _mount("tmpfs", directory, "tmpfs", _MS_NOSUID | _MS_NODEV, "size=1m,mode=755")
     for path, descriptor in opened:
         source = f"/proc/self/fd/{descriptor}"

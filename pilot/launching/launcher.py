@@ -10,7 +10,9 @@ from __future__ import annotations
 import asyncio
 import os
 import secrets
+import sys
 from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -18,10 +20,11 @@ import msgspec
 from actors.outputs import outputs_to_save
 from actors.ports import LaunchedWrapper, LaunchOrder
 from pilot.children import OWN_CHILDREN
+from pilot.confinement.ladder import BareConfinement, BareLadder
 from pilot.containers.ladder import ContainerPolicy, Ladder
 from pilot.containers.mounts import make_mount_points
 from pilot.job_files import JobFiles
-from pilot.launching.bare import bare_plan
+from pilot.launching.bare import bare_command, bare_environment, bare_plan
 from pilot.launching.child import ChildWrapper, abandon, spawned
 from pilot.launching.contained import contained_mounts, contained_plan
 from pilot.launching.plan import Attempt, LaunchPlan, is_own_state
@@ -43,6 +46,7 @@ class LauncherOptions(Record, frozen=True, kw_only=True):
     policy: ContainerPolicy = ContainerPolicy.PREFER
     image: str = ""
     """For jobs that name none."""
+    bare: BareConfinement = BareConfinement.PREFER
     packages_command: str = ""
     link: LinkOptions = msgspec.field(default_factory=LinkOptions)
 
@@ -61,6 +65,12 @@ class NodeLauncher:
         self._host = dict(host)
         self._make_ladder = make_ladder
         self._ladder: Ladder | None = None
+        self._bare_ladder = BareLadder(
+            options.state,
+            partial(bare_command, sys.executable, what="check"),
+            make_nonce=partial(secrets.token_hex, 8),
+            environment=bare_environment(self._host),
+        )
         self._marks: dict[tuple[int, int], str] = {}
         self._ladder_lock = asyncio.Lock()
 
@@ -77,7 +87,7 @@ class NodeLauncher:
         )
         image = order.description.container_image or self._options.image
         if not image and self._options.policy is not ContainerPolicy.REQUIRE:
-            plan = bare_plan(attempt, ("bare: no container image is asked for",))
+            plan = await self._bare(attempt, "bare: no container image is asked for")
         else:
             plan = await self._contained(attempt, image)
         plan = await self._with_packages(order.description, plan)
@@ -146,19 +156,26 @@ class NodeLauncher:
     async def _contained(self, attempt: Attempt, reference: str) -> LaunchPlan:
         policy, digest = self._options.policy, attempt.order.description.container_image_digest
         if policy is ContainerPolicy.NEVER:
-            return bare_plan(attempt, ("bare: containers are switched off",))
+            return await self._bare(attempt, "bare: containers are switched off")
         try:
             ladder = await self._made_ladder()
             choice = await ladder.choose(reference, policy, digest=digest)
         except OperatorError as error:
             if policy is ContainerPolicy.REQUIRE:
                 raise
-            return bare_plan(attempt, (f"bare: {error}",))
+            return await self._bare(attempt, f"bare: {error}")
         if choice.runtime is None:
-            return bare_plan(attempt, (*choice.reasons, "bare: no container works"))
+            return await self._bare(attempt, *choice.reasons, "bare: no container works")
         mounts = contained_mounts(attempt, choice, ladder.tools)
         await asyncio.to_thread(make_mount_points, mounts)
         return contained_plan(attempt, choice, ladder.tools.bundle, mounts)
+
+    async def _bare(self, attempt: Attempt, *reasons: str) -> LaunchPlan:
+        policy = self._options.bare
+        choice = await self._bare_ladder.choose(policy)
+        if policy is BareConfinement.NEVER:
+            return bare_plan(attempt, (*reasons, *choice.reasons))
+        return bare_plan(attempt, reasons, choice, str(self._options.state))
 
     async def _made_ladder(self) -> Ladder:
         async with self._ladder_lock:
