@@ -43,7 +43,8 @@ def enter_wrapper_domain(
         else:
             # Names may be listed everywhere: an import looks through each directory on its path.
             ruleset.allow(["/"], READ_DIRECTORY)
-            ruleset.allow(beside(confinement.hide, _names_in), READ)
+            # A link beside the way may lead back to what is to be hidden.
+            ruleset.allow(beside(confinement.hide, _names_in), READ, follow=False)
             ruleset.allow(confinement.read, READ)
         ruleset.allow(confinement.write, READ | granted_write(abi))
         _allow_devices(ruleset, abi, devices)

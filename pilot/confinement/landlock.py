@@ -110,11 +110,15 @@ class Ruleset:
     def __exit__(self, *_: object) -> None:
         os.close(self.descriptor)
 
-    def allow(self, paths: Iterable[str], rights: int) -> None:
-        """Grant rights to each path and all below it; one that isn't there needs none."""
+    def allow(self, paths: Iterable[str], rights: int, *, follow: bool = True) -> None:
+        """Grant rights to each path and all below it; one that isn't there needs none.
+
+        With ``follow`` False a path that is a link stands for the link, not for where it leads.
+        """
+        flags = os.O_PATH | os.O_CLOEXEC | (0 if follow else os.O_NOFOLLOW)
         for path in paths:
             try:
-                descriptor = os.open(path, os.O_PATH | os.O_CLOEXEC)
+                descriptor = os.open(path, flags)
             except OSError:
                 continue
             try:

@@ -2,8 +2,8 @@
 
 The interpreter that will be the wrapper enters the namespaces, forks, and goes on as PID 1 of
 its own PID namespace; nothing is loaded twice. Who forked stays outside
-(`pilot.confinement.outside`). When PID 1 dies, the kernel ends every process of its namespace: nothing of a job outlives its
-wrapper, however it forks. And PID 1 can't be killed from within.
+(`pilot.confinement.outside`). When PID 1 dies, the kernel ends every process of its namespace:
+nothing of a job outlives its wrapper, however it forks. And PID 1 can't be killed from within.
 
 A step that is refused is a line on stderr and exit code 71: what to do instead was decided
 before (`pilot.confinement.ladder`), by trying this very stage.
