@@ -56,7 +56,7 @@ def main() -> None:
         "trace the own wrapper": lambda: trace(os.getppid()),
         "read the wrapper's environment": lambda: read_proc(os.getppid(), "environ"),
         "read the wrapper's memory": lambda: read_proc(os.getppid(), "mem"),
-        "take the wrapper's descriptors": lambda: os.listdir(f"/proc/{os.getppid()}/fd"),
+        "take the wrapper's descriptors": lambda: take_descriptor(os.getppid()),
         "look through the agent's root": lambda: os.listdir(f"/proc/{targets['agent']}/root/"),
         "unmount what hides": lambda: unmount(state),
         "mount in a namespace of its own": lambda: unshare_and_mount(work),
@@ -69,9 +69,7 @@ def main() -> None:
         "read its certificate": lambda: Path(os.environ["X509_USER_PROXY"]).read_text(),
         "write to /dev/null": lambda: Path("/dev/null").write_text("x"),
         "use a pipe in a shell": lambda: subprocess.run(
-            "set -e; echo one | cat | grep -q one; echo two > two; test -s two",
-            shell=True,
-            check=True,
+            "echo one | cat | grep -q one && echo two > two", shell=True, check=True
         ),
         "signal its own child": signal_child,
         "share memory": lambda: Path("/dev/shm", f"own-{os.getpid()}").write_text("x"),
@@ -120,6 +118,18 @@ def read_proc(pid: int, name: str) -> None:
     Path(f"/proc/{pid}/{name}").open("rb").close()
     if name == "environ":
         assert Path(f"/proc/{pid}/environ").read_bytes()
+
+
+def take_descriptor(pid: int) -> None:
+    """Open what another process has open."""
+    outcomes = [tried(opener(f"/proc/{pid}/fd/{name}")) for name in os.listdir(f"/proc/{pid}/fd")]
+    if "did" not in outcomes:
+        raise PermissionError
+
+
+def opener(path: str) -> Callable[[], object]:
+    """Return what opens a file."""
+    return lambda: os.close(os.open(path, os.O_RDONLY | os.O_NONBLOCK))
 
 
 def unmount(directory: Path) -> None:
