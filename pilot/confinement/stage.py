@@ -15,7 +15,7 @@ import os
 import sys
 
 from pilot.confinement import domains, namespaces, outside
-from pilot.confinement.plan import Confinement, Held
+from pilot.confinement.plan import Confinement, Held, below
 
 EXIT_REFUSED = 71
 _SHARED_MEMORY = "/dev/shm"  # noqa: S108 - a directory of that name, nothing is put into it
@@ -65,7 +65,8 @@ def _arrange(confinement: Confinement) -> tuple[str, ...]:
         *namespaces.mount_shared_memory(_SHARED_MEMORY),
         *namespaces.mount_terminals(_TERMINALS, _MULTIPLEXER),
     )
-    namespaces.hide(confinement.hide, (*confinement.write, *confinement.read))
+    kept = below((*confinement.write, *confinement.read), confinement.hide)
+    namespaces.hide(confinement.hide, kept)
     if os.path.isdir(_SESSIONS):
         namespaces.hide(_SESSIONS)
     namespaces.drop_capabilities()
