@@ -7,7 +7,6 @@ neither can signal a process outside of its own domain.
 
 from __future__ import annotations
 
-import glob
 import os
 
 from pilot.confinement.landlock import (
@@ -22,11 +21,10 @@ from pilot.confinement.landlock import (
 )
 from pilot.confinement.plan import Confinement, beside
 
-_DEVICES = (
-    *("/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom", "/dev/tty"),
-    *("/dev/nvidia*", "/dev/nvidia-caps/*", "/dev/dri/*", "/dev/kfd"),
-)
-"""What anybody opens for writing, and what a job computes on. Who may is still the mode's say."""
+_DEVICES = ("null", "zero", "full", "random", "urandom", "tty")
+"""What anybody opens for writing."""
+_ACCELERATORS = ("nvidia", "dri", "kfd")
+"""What the names of those begin with that a job computes on. Who may is still the mode's say."""
 
 
 def enter_wrapper_domain(
@@ -60,8 +58,12 @@ def payload_domain(abi: int, devices: tuple[str, ...], work_directory: str) -> R
 
 
 def _allow_devices(ruleset: Ruleset, abi: int, own: tuple[str, ...]) -> None:
-    for pattern in _DEVICES:
-        ruleset.allow(glob.glob(pattern) if "*" in pattern else [pattern], READ | WRITE_FILE)
+    devices = [
+        f"/dev/{name}"
+        for name in _names_in("/dev")
+        if name in _DEVICES or name.startswith(_ACCELERATORS)
+    ]
+    ruleset.allow(devices, READ | WRITE_FILE)
     ruleset.allow(own, READ | granted_write(abi))
 
 
