@@ -135,15 +135,18 @@ class BareLadder:
     async def _climb(self) -> BareChoice:
         abi = self._find_abi()
         steps = [] if abi >= ABI_SCOPES else [_too_old(abi)]
+        refused: set[Reason | None] = set()
         for landlock in dict.fromkeys((abi, 0)):
             for namespaces in RUNGS:
-                if not namespaces and not landlock:
+                has_no_chance = namespaces and Reason.NO_USER_NAMESPACE in refused
+                if has_no_chance or not (namespaces or landlock):
                     continue
                 verification = await self._try(namespaces, landlock)
                 if verification.works:
                     return BareChoice(
                         namespaces=namespaces, landlock=landlock, reasons=tuple(steps)
                     )
+                refused.add(verification.reason)
                 steps.append(_failed(namespaces, landlock, verification))
         return BareChoice(reasons=tuple(steps))
 

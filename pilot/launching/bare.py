@@ -9,7 +9,9 @@ from pathlib import Path
 
 import msgspec
 
+import actors
 import pilot
+import transport
 from actors.ports import WrapperPaths
 from pilot.confinement.ladder import BareChoice
 from pilot.confinement.plan import Confinement, below
@@ -70,15 +72,20 @@ def confinement_of(
     """
     hidden = os.path.realpath(state)
     write = tuple(map(os.path.realpath, writable))
-    interpreter = (sys.prefix, sys.base_prefix, os.path.dirname(pilot.__path__[0]))
-    needed = map(os.path.realpath, (*interpreter, *_module_directories(), *sources))
+    seen = (os.path.realpath(path) for path in (*_own_places(), *sources))
     return Confinement(
         namespaces=choice.namespaces,
         landlock=choice.landlock,
         write=write,
         hide=hidden,
-        read=below((path for path in needed if path not in write), hidden),
+        read=below((path for path in seen if path not in write), hidden),
     )
+
+
+def bare_check_command(confinement: Confinement) -> tuple[str, ...]:
+    """Return the self-check of a wrapper that is confined like this."""
+    seen = below(map(os.path.realpath, _own_places()), confinement.hide)
+    return bare_command(sys.executable, confinement._replace(read=seen), what="check")
 
 
 def bare_command(
@@ -94,6 +101,12 @@ def bare_command(
     confined = () if confinement is None else ("confined", *confinement.arguments())
     modules = _module_directories() if what == "run" else ()
     return (executable, "-I", "-S", boot, *confined, what, *modules)
+
+
+def _own_places() -> tuple[str, ...]:
+    """Return where the interpreter and all modules are, if somebody keeps the state above them."""
+    ours = (module.__path__[0] for module in (pilot, actors, transport))
+    return (sys.prefix, sys.base_prefix, *ours, *_module_directories())
 
 
 def _module_directories() -> tuple[str, ...]:

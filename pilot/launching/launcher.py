@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import os
 import secrets
-import sys
 from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from pathlib import Path
@@ -24,7 +23,7 @@ from pilot.confinement.ladder import BareConfinement, BareLadder
 from pilot.containers.ladder import ContainerPolicy, Ladder
 from pilot.containers.mounts import make_mount_points
 from pilot.job_files import JobFiles
-from pilot.launching.bare import bare_command, bare_environment, bare_plan
+from pilot.launching.bare import bare_check_command, bare_environment, bare_plan
 from pilot.launching.child import ChildWrapper, abandon, spawned
 from pilot.launching.contained import contained_mounts, contained_plan
 from pilot.launching.plan import Attempt, LaunchPlan, is_own_state
@@ -67,7 +66,7 @@ class NodeLauncher:
         self._ladder: Ladder | None = None
         self._bare_ladder = BareLadder(
             options.state,
-            partial(bare_command, sys.executable, what="check"),
+            bare_check_command,
             make_nonce=partial(secrets.token_hex, 8),
             environment=bare_environment(self._host),
         )

@@ -78,7 +78,7 @@ def agent(prefix: tuple[str, ...], state: Path, *jdl: Path) -> Iterator[PilotRun
     [
         ((), "yes yes yes", ()),
         (MASKED_PROC, "no yes yes", ("no-pid-namespace",)),
-        (NO_NAMESPACES, "no no no", ("no-user-namespace", "no-user-namespace")),
+        (NO_NAMESPACES, "no no no", ("no-user-namespace",)),
     ],
     ids=["everything", "masked-proc", "landlock-alone"],
 )

@@ -34,7 +34,7 @@ NEW_MODULES = {"pilot", "pilot.confinement"} | {
 }
 
 
-def confined(directory: Path, text: str, **options: object) -> subprocess.Popen[str]:
+def confined(directory: Path, text: str) -> subprocess.Popen[str]:
     """Start a line of Python within the stage, hiding an empty directory."""
     hidden = directory / "hidden"
     hidden.mkdir(exist_ok=True)
@@ -46,7 +46,6 @@ def confined(directory: Path, text: str, **options: object) -> subprocess.Popen[
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        **options,  # type: ignore[call-overload]
     )
 
 
