@@ -14,6 +14,7 @@ from actors.ports import (
     AnyReport,
     FinalReport,
     HostProcess,
+    ImageUsed,
     ProcessReport,
     StatusReport,
     TraceReport,
@@ -61,7 +62,13 @@ class Outbox:
     # --- putting in, one method for each kind of report ------------------------------------
 
     def status(
-        self, status: JobStatus, at: float, *, reason: str = "", container: str | None = None
+        self,
+        status: JobStatus,
+        at: float,
+        *,
+        reason: str = "",
+        container: str | None = None,
+        image: ImageUsed | None = None,
     ) -> None:
         """Report a status that isn't final; WAITING gives the job back."""
         self._put(
@@ -73,6 +80,7 @@ class Outbox:
                 status=status,
                 reason=reason,
                 container=container,
+                image=image,
             )
         )
 

@@ -83,6 +83,15 @@ class Report(Record, frozen=True, kw_only=True):
     at: float
 
 
+class ImageUsed(Record, frozen=True, kw_only=True):
+    """The container image that a job runs in."""
+
+    reference: str
+    """As the job or the settings name it."""
+    digest: str = ""
+    """``sha256:...`` of what it was, where that is known."""
+
+
 class StatusReport(Report, frozen=True, kw_only=True):
     """The job reached a status. WAITING gives it back, for a new attempt."""
 
@@ -90,6 +99,8 @@ class StatusReport(Report, frozen=True, kw_only=True):
     reason: str = ""
     container: str | None = None
     """With STARTED: the runtime's name, or None for bare."""
+    image: ImageUsed | None = None
+    """With STARTED, in a container."""
 
 
 class TraceReport(Report, frozen=True, kw_only=True):
@@ -228,6 +239,8 @@ class LaunchedWrapper(Protocol):
     0 where the wrapper is an actor of this very process."""
     container: str | None
     """Name of the container runtime, or None when bare."""
+    image: ImageUsed | None
+    """The container's, or None when bare."""
     traces: tuple[str, ...]
     """Why it was launched this way: for the job's trace."""
     work_directory: str
@@ -247,6 +260,13 @@ class LaunchedWrapper(Protocol):
 
     def signal(self, number: int) -> None:
         """Send a signal to the launched process; does nothing when it is gone."""
+        ...
+
+    def failed_to_start(self, why: str) -> bool:
+        """Take that it died before its first word; return whether the next is launched otherwise.
+
+        So it is for a container that was seen working and broke: the next launch avoids it.
+        """
         ...
 
 

@@ -18,7 +18,7 @@ import msgspec
 from actors.bounds import within
 from actors.effects import Call, Effects, Run, Schedule, StopSelf
 from actors.outbox import Outbox
-from actors.ports import Answer, AnyReport, Clock, Match, TaskQueue
+from actors.ports import Answer, AnyReport, Clock, LaunchedWrapper, Match, TaskQueue
 from actors.runtime import Actor, handles
 from transport.errors import PilotError
 from transport.messages import JobStatus, Message
@@ -74,10 +74,13 @@ class Reporter(Actor):
             self._outbox.trace(text, self._reporting.clock.now() if at is None else at)
             yield from self.send_reports()
 
-    def report_status(self, status: JobStatus, at: float, container: str | None) -> Effects:
-        """Report a status on the way, and log it."""
+    def report_status(
+        self, status: JobStatus, at: float, wrapper: LaunchedWrapper | None
+    ) -> Effects:
+        """Report a status on the way and where the wrapper is, and log it."""
         yield self.log("info", f"status {status}", None)
-        self._outbox.status(status, at, container=container)
+        container, image = (wrapper.container, wrapper.image) if wrapper else (None, None)
+        self._outbox.status(status, at, container=container, image=image)
         yield from self.send_reports()
 
     def log(self, level: str, text: str, at: float | None = None) -> Call:

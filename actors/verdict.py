@@ -19,12 +19,18 @@ class Verdict(NamedTuple):
 
 
 def verdict(
-    last: JobStatus, outcome: Outcome | None, kill: KillReason | None, trouble: str
+    last: JobStatus,
+    outcome: Outcome | None,
+    kill: KillReason | None,
+    trouble: str,
+    *,
+    has_another_way: bool = False,
 ) -> Verdict:
     """Return the verdict on an attempt whose processes are all gone.
 
     ``outcome`` is the wrapper's last word, None where there was none; ``kill`` the agent's
-    reason to stop it, ``trouble`` what else went wrong.
+    reason to stop it, ``trouble`` what else went wrong. ``has_another_way``: the wrapper died
+    before its first word, and would be launched otherwise the next time: the job is given back.
 
     A stop that came too late, since the wrapper had finished already, is no kill: the outcome
     doesn't know of it. Where both know of one, the agent's is the first: that of a wrapper
@@ -32,7 +38,10 @@ def verdict(
     """
     if outcome is None:
         reason = kill.why if kill is not None else trouble or "the wrapper ended without a word"
-        return Verdict(status_after_wrapper_death(last, kill), reason, kill)
+        status = status_after_wrapper_death(last, kill)
+        if has_another_way and status is JobStatus.ERROR_A:
+            return Verdict(JobStatus.WAITING, f"launched otherwise next time: {reason}", None)
+        return Verdict(status, reason, kill)
     if outcome.kill is None:
         return Verdict(status_of(outcome), outcome.reason, None)
     agreed = kill or outcome.kill

@@ -197,6 +197,8 @@ class WorkUnit(Reporter):
         self._sightings = Sightings()
         self._has_exited = False
         self._is_link_closed = False
+        self._was_greeted = False
+        self._has_another_way = False
         self._outcome: Outcome | None = None
         self._kill: KillReason | None = None
         self._trouble = ""
@@ -275,6 +277,7 @@ class WorkUnit(Reporter):
         assert self._wrapper is not None, "a link is part of a wrapper"
         wrapper, options = self._wrapper, self._options
         self._phase = _Phase.WORKING
+        self._was_greeted = True
         log_level, log_format = options.log_level, options.log_format
         yield Tell(wrapper.link, ConfigureLogging(level=log_level, format=log_format))
         order = start_order(
@@ -331,8 +334,7 @@ class WorkUnit(Reporter):
             yield Unschedule("ttl")
             yield Unschedule("ladder")
             yield from self._await("saving", self._options.saving_s)
-        container = self._wrapper.container if self._wrapper is not None else None
-        yield from self.report_status(status, at, container)
+        yield from self.report_status(status, at, self._wrapper)
 
     def _credential_request(self, request: RequestCredential) -> IssueCredential:
         return IssueCredential(
@@ -534,6 +536,9 @@ class WorkUnit(Reporter):
         self._meter.stop(self._ports.clock.monotonic())
         for what in ("ttl", "saving", "ladder", "leave"):
             yield Unschedule(what)
+        if self._wrapper is not None and not self._was_greeted and self._kill is None:
+            why = self._trouble or self._last_resort
+            self._has_another_way = self._wrapper.failed_to_start(why)
         yield Tell(self._ports.vault, ForgetJob(identity=self._identity))
         yield Run("clean", self._clean)
 
@@ -562,7 +567,13 @@ class WorkUnit(Reporter):
         """Report the way to the final status, and that with all that is known of the end."""
         now = self._ports.clock.now()
         trouble = self._trouble or self._last_resort
-        decided = verdict(self._life.status, self._outcome, self._kill, trouble)
+        decided = verdict(
+            self._life.status,
+            self._outcome,
+            self._kill,
+            trouble,
+            has_another_way=self._has_another_way,
+        )
         *between, last = path_to(self._life.status, decided.status)
         for status in between:
             self._life.advance(status, now, "verdict")

@@ -57,7 +57,7 @@ from actors.runtime import ActorCrashed
 from pilot.agent_log import AgentLog
 from pilot.containers.ladder import ContainerPolicy
 from pilot.jdl import JdlError, parse_jdl
-from pilot.node import Node, NodePorts, agent_options, real_ports
+from pilot.node import Node, NodePorts, agent_options, real_launcher, real_ports
 from pilot.settings import Settings
 from transport.errors import OperatorError, PilotError, UserError
 from transport.messages import (
@@ -118,7 +118,7 @@ def local_node(queue: TaskQueue, settings: Settings) -> Node:
     stream = sys.stderr if file == "-" else _open_log(file)
     log = AgentLog(settings.log_level, settings.log_format, stream)
     try:
-        ports = real_ports(settings, log, is_own_process=False)
+        ports = real_ports(settings, log, real_launcher(settings), is_own_process=False)
     except BaseException:
         _close_log(stream)
         raise

@@ -29,7 +29,7 @@ from pathlib import Path
 from actors.job_wrapper import JobWrapper, WrapperPorts
 from actors.messages import StopWork
 from actors.outputs import outputs_to_save
-from actors.ports import LaunchedWrapper, LaunchOrder, WrapperExit, WrapperPaths
+from actors.ports import ImageUsed, LaunchedWrapper, LaunchOrder, WrapperExit, WrapperPaths
 from actors.runtime import ActorCrashed, ActorSystem, Address
 from actors.supervision import ChildSpec
 from pilot.job_files import PATH_INSIDE, JobFiles, payload_environment
@@ -127,6 +127,7 @@ class InProcessWrapper:
 
     launcher_pid = 0
     container: str | None = None
+    image: ImageUsed | None = None
     traces: tuple[str, ...] = ("in process: the wrapper is an actor beside the agent",)
 
     def __init__(
@@ -174,6 +175,10 @@ class InProcessWrapper:
     def host_path(self, location: str) -> str:
         """Return the location itself: the wrapper sees what the host sees."""
         return location
+
+    def failed_to_start(self, why: str) -> bool:
+        """Return False: there is only this one way."""
+        return False
 
     def signal(self, number: int) -> None:
         """Take TERM as a wish to stop and KILL as the end; others do nothing."""

@@ -10,7 +10,7 @@ import asyncio
 import os
 import secrets
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
 
@@ -28,11 +28,15 @@ from actors.work_unit import WorkOptions
 from pilot import children
 from pilot.agent_log import AgentLog
 from pilot.authority import NodeAuthority
-from pilot.bundle import build_bundle
+from pilot.bundle import take_bundle
 from pilot.clock import SystemClock
+from pilot.containers.dialects import chosen_dialects, split_list
 from pilot.containers.ladder import ContainerTools, Ladder
-from pilot.containers.search import find_runtimes
-from pilot.images import ImageStore
+from pilot.containers.memory import Memory
+from pilot.containers.runtime import Bind
+from pilot.containers.search import find_runtimes, inspect_file
+from pilot.containers.trial import Trial
+from pilot.images import ImageStore, StoreOptions
 from pilot.launching import LauncherOptions, NodeLauncher
 from pilot.process_table import LocalProcessTable, own_mark
 from pilot.procfs import AGENT_VARIABLE
@@ -164,7 +168,24 @@ def queue_policy(settings: Settings) -> QueuePolicy:
     )
 
 
-def real_ports(settings: Settings, log: AgentLog, *, is_own_process: bool) -> NodePorts:
+def real_launcher(settings: Settings) -> NodeLauncher:
+    """Return what launches wrappers on this machine."""
+    options = LauncherOptions(
+        state=settings.state_directory,
+        site=settings.site,
+        policy=settings.container,
+        image=settings.image,
+        image_digest=settings.image_digest,
+        bare=settings.bare_confinement,
+        packages_command=settings.packages_command,
+        link=LinkOptions(heartbeat_s=settings.link_heartbeat_s, silence_s=settings.link_silence_s),
+    )
+    return NodeLauncher(options, os.environ, partial(make_ladder, settings))
+
+
+def real_ports(
+    settings: Settings, log: AgentLog, launcher: WrapperLauncher, *, is_own_process: bool
+) -> NodePorts:
     """Return the adapters of this machine.
 
     ``is_own_process``: the process is the pilot's alone, so orphans may come to it and be
@@ -176,15 +197,6 @@ def real_ports(settings: Settings, log: AgentLog, *, is_own_process: bool) -> No
         mark = own_mark()
         os.environ[AGENT_VARIABLE] = mark
     state = settings.state_directory
-    options = LauncherOptions(
-        state=state,
-        site=settings.site,
-        policy=settings.container,
-        image=settings.image,
-        bare=settings.bare_confinement,
-        packages_command=settings.packages_command,
-        link=LinkOptions(heartbeat_s=settings.link_heartbeat_s, silence_s=settings.link_silence_s),
-    )
     authority = NodeAuthority.open(
         str(state / "authority"),
         clock=clock,
@@ -195,7 +207,7 @@ def real_ports(settings: Settings, log: AgentLog, *, is_own_process: bool) -> No
     identity = authority.agent_identity(settings.node)
     log.agent()("info", f"this agent is {identity.spiffe_id}")
     return NodePorts(
-        launcher=NodeLauncher(options, os.environ, partial(make_ladder, settings)),
+        launcher=launcher,
         table=LocalProcessTable(mark),
         authority=authority,
         clock=clock,
@@ -208,12 +220,33 @@ def real_ports(settings: Settings, log: AgentLog, *, is_own_process: bool) -> No
 
 async def make_ladder(settings: Settings) -> Ladder:
     """Find the runtimes and build the bundle: when the first job wants a container."""
-    runtimes = await find_runtimes(os.environ.get("PATH", os.defpath))
-    bundle = await asyncio.to_thread(build_bundle, settings.bundle_directory)
+    dialects = chosen_dialects(settings.runtimes)
+    runtimes = await find_runtimes(os.environ.get("PATH", os.defpath), dialects)
+    taken = await take_bundle(settings.state_directory, settings.published_bundles, os.environ)
     scratch = settings.state_directory / "checks"
     shutil.rmtree(scratch, ignore_errors=True)
     scratch.mkdir(mode=0o700, parents=True, exist_ok=True)
-    tools = ContainerTools(
-        runtimes=runtimes, bundle=bundle, images=ImageStore(), scratch_directory=scratch
+    trial = Trial(
+        bundle=taken.bundle,
+        scratch_directory=scratch,
+        make_nonce=partial(secrets.token_hex, 8),
+        host=os.environ,
+        site_binds=await _site_binds(split_list(settings.binds)),
+        timeout_s=settings.container_check_s,
     )
-    return Ladder(tools, make_nonce=partial(secrets.token_hex, 8), host=os.environ)
+    options = StoreOptions(bytes_max=settings.image_cache_bytes)
+    images = await asyncio.to_thread(ImageStore, settings.image_directory, options)
+    notes = (taken.note,) if taken.note else ()
+    tools = ContainerTools(runtimes=runtimes, images=images, trial=trial, notes=notes)
+    memory = await asyncio.to_thread(Memory, settings.state_directory / "verified.json")
+    return Ladder(tools, memory, SystemClock())
+
+
+async def _site_binds(paths: Sequence[str]) -> tuple[Bind, ...]:
+    """Return those that are there; a dead mount is none, and is not waited for."""
+    looks = await asyncio.gather(*(inspect_file(path) for path in paths))
+    return tuple(
+        Bind(source=path, destination=path, read_only=True)
+        for path, look in zip(paths, looks, strict=True)
+        if not look.problem
+    )

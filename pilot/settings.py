@@ -17,7 +17,9 @@ import msgspec
 
 from actors.slots import Resources
 from pilot.confinement.ladder import BareConfinement
+from pilot.containers.dialects import chosen_dialects, split_list
 from pilot.containers.ladder import ContainerPolicy
+from pilot.images import check_digest
 from transport.errors import UserError
 from transport.messages import Record
 
@@ -50,11 +52,26 @@ class Settings(Record, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """0: 10 GB a core or what is free in the state directory, whichever is more."""
     time_left_s: float = 7 * 86400.0
     container: ContainerPolicy = ContainerPolicy.PREFER
+    runtimes: str = ""
+    """Which container runtimes to try and in which order, separated by commas; empty: all."""
     image: str = ""
+    """For jobs that name none."""
+    image_digest: str = ""
+    """``sha256:...`` that this image must have; empty: whatever it is."""
+    image_cache: str = ""
+    """Directory for images that were fetched or unpacked; empty: in the state directory."""
+    image_cache_bytes: int = 20_000_000_000
+    """How much it may hold; what is in use stays."""
+    binds: str = "/cvmfs"
+    """Directories of the node that jobs see, read-only, at the same place in their container,
+    separated by commas; one that isn't there is left out."""
+    container_check_s: float = 30.0
+    """For one try of a container runtime; one that takes longer doesn't work."""
     bare_confinement: BareConfinement = BareConfinement.PREFER
     """Whether wrappers without a container are confined by namespaces and Landlock."""
     bundle: str = ""
-    """Directory to keep the wrapper's bundle in; empty: in the state directory."""
+    """Directory with published bundles (``pilot bundle DIR``), on CVMFS say. Where this very
+    release's isn't among them, or where it is empty, one is made in the state directory."""
     catalogue: dict[str, str] = {}  # noqa: RUF012 - msgspec copies it
     """Catalogue prefix (``/alice/cern.ch``) to the directory that stands for it here."""
     packages_command: str = ""
@@ -85,14 +102,19 @@ class Settings(Record, frozen=True, kw_only=True, forbid_unknown_fields=True):
         return Path(self.state).absolute()
 
     @property
+    def image_directory(self) -> Path:
+        """Where images are kept."""
+        return Path(self.image_cache or self.state_directory / "images").absolute()
+
+    @property
     def queue_file(self) -> Path:
         """The embedded queue's file."""
         return self.state_directory / "queue.sqlite"
 
     @property
-    def bundle_directory(self) -> Path:
-        """Where the wrapper's bundle is kept."""
-        return Path(self.bundle).absolute() if self.bundle else self.state_directory
+    def published_bundles(self) -> Path | None:
+        """Where published bundles are; None where there are none."""
+        return Path(self.bundle).absolute() if self.bundle else None
 
     def resources(self) -> Resources:
         """Return what the node offers to jobs."""
@@ -188,6 +210,18 @@ def _check(settings: Settings, origins: Mapping[str, str]) -> None:
             f"The setting log_level = {settings.log_level!r} ({origins['log_level']}) can't be "
             "used: write debug, info, warning or error."
         )
+    try:
+        chosen_dialects(settings.runtimes)
+    except UserError as error:
+        raise UserError(f"{error} It is the setting runtimes ({origins['runtimes']}).") from None
+    for path in split_list(settings.binds):
+        if not path.startswith("/"):
+            raise UserError(
+                f"The setting binds = {settings.binds!r} ({origins['binds']}) can't be used: "
+                f"{path!r} is not an absolute path."
+            )
+    if settings.image_digest:
+        check_digest(settings.image_digest, f"The setting image_digest ({origins['image_digest']})")
     if settings.log_format not in ("console", "json"):
         raise UserError(
             f"The setting log_format = {settings.log_format!r} ({origins['log_format']}) can't be "

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from actors.lifecycle import TRANSITIONS
+from pilot.containers.runtime import Reason
+from pilot.settings import Settings
 from tests.tools.diagrams import (
     DOCS,
     MEANINGS,
@@ -44,3 +48,17 @@ def test_every_cause_of_an_end_was_seen() -> None:
 
     assert {f"Closed: {cause}" for cause in CloseCause} <= seen
     assert all(state in session_diagram() for state in SessionState)
+
+
+def test_every_reason_of_the_ladder_is_explained() -> None:
+    """A code in a trace can be looked up, and none that isn't used is."""
+    rows = re.findall(r"(?m)^\| `([a-z-]+)` \|", (DOCS / "containers.md").read_text())
+
+    assert sorted(rows) == sorted(Reason)
+
+
+def test_every_setting_is_on_its_page() -> None:
+    """With its name as it is written in a file."""
+    page = (DOCS / "cli.md").read_text()
+
+    assert [name for name in Settings.__struct_fields__ if f"`{name}`" not in page] == []

@@ -21,6 +21,7 @@ EXPORTS = {
         Effect Effects Ending Intensity MailboxStatistics NoAnswer Recipient Reply Restart Run
         Schedule SpawnChild StopChild StopSelf SystemStatistics Tell Unschedule WorkFailed handles
     """,
+    "pilot.bundle": "WRAPPER_VARIABLES Bundle TakenBundle build_bundle take_bundle",
     "pilot.embedding": """
         FINAL ActorCrashed Answer AnyReport Command ContainerPolicy DrainNode FinalReport Heartbeat
         HeldJob InputFile JdlError JobDescription JobStatus KillJob KillReason LoseJob Match Node
@@ -31,6 +32,10 @@ EXPORTS = {
     "pilot.queue": """
         Change HistoryLine JobDetail JobRow KillAnswer ProcessLine QueuePolicy QueueStore
         SqliteTaskQueue TraceLine
+    """,
+    "pilot.survey": """
+        FIGURES NODE_CLASSES PROBE_SCHEMA BrokenReport Classes Found Survey Tally Trouble
+        ValueCounts percent survey_csv survey_json
     """,
     "pilot.staging": """
         LocalStager write_input_data_list

@@ -109,6 +109,8 @@ FLOORS = {
         "actors",
         "transport",
         "cryptography",
+        "httpx",
+        "matplotlib",
         "msgspec",
         "rich",
         "sqlalchemy",
@@ -173,13 +175,15 @@ def test_nothing_is_imported_by_star() -> None:
 # --- what has one home -----------------------------------------------------------------------
 
 RANDOM_HOMES = {
-    "pilot/launching.py": "an attempt's mark and a link's epoch",
+    "pilot/launching/launcher.py": "an attempt's mark and a link's epoch",
     "pilot/node.py": "makes the nonces that container checks are given",
     "pilot/staging/trusted_files.py": "temporary names that nobody can guess",
 }
 SLEEPING_HOMES = {
     "pilot/bounded_process.py": "a worker thread follows a program",
-    "pilot/bundle.py": "a worker thread waits for another process's lock",
+    "pilot/bundle/build.py": "a worker thread waits for another process's lock",
+    "pilot/images/helper.py": "a helper process waits for a registry",
+    "pilot/images/locks.py": "a helper process waits for another's lock",
     "pilot/queue/database.py": "the queue's own thread waits for another writer",
 }
 

@@ -1,5 +1,6 @@
 """The relocatable Python that a wrapper runs from in any image."""
 
-from pilot.bundle.build import Bundle, build_bundle
+from pilot.bundle.build import WRAPPER_VARIABLES, Bundle, build_bundle
+from pilot.bundle.taking import TakenBundle, take_bundle
 
-__all__ = ["Bundle", "build_bundle"]
+__all__ = ["WRAPPER_VARIABLES", "Bundle", "TakenBundle", "build_bundle", "take_bundle"]

@@ -1,55 +1,58 @@
 """A relocatable Python: what a wrapper needs to run inside an image that has nothing.
 
 No image is asked for Python, or even for a libc. A bundle is a directory with a copy of the
-interpreter, the part of its standard library that a wrapper may need, our own packages, the
-few third-party modules that they import there, every shared library of all these, and the
-dynamic loader. Bound into a container at any place, it is started through that loader:
+interpreter, of every module that a wrapper can import, of every shared library of all these,
+and of the dynamic loader. Bound into a container at any place, it is started through that
+loader:
 
     ROOT/so/ld-linux-x86-64.so.2 --library-path ROOT/so ROOT/bin/python3.11 -I -S BOOT
 
-    ROOT/bin    the interpreter            ROOT/app    our packages, with their sources
+    ROOT/bin    the interpreter            ROOT/app    our modules, with their sources
     ROOT/so     libraries and loader       ROOT/site   third-party modules, as bytecode
     ROOT/lib    the standard library, as bytecode only: half the size, half the files
 
-A bundle's name is the hash of what goes into it, so a changed input is another bundle. One
-that is there under its name is whole: it is built under another name and renamed. Its
-bytecode is never held against a source's time, so it stays valid on a read-only mount and
-after a copy that loses the times.
+A bundle's name is the hash of what goes into it (`pilot.bundle.inputs`), so a changed input is
+another bundle. One that is there under its name is whole: it is built under another name, tried,
+written to the disk, and then renamed. After that nobody writes in it: its directories are 0555
+and its bytecode is never held against a source's time, so it stays valid on a read-only mount,
+and after a copy that loses the times. No path of this node matters in it, and no link leaves it:
+it can be published as it is.
+
+What the image says about dynamic linking isn't heard: neither its cache of libraries nor its
+list of what to preload, and variables that would do the same are emptied (`WRAPPER_VARIABLES`).
 """
 
 from __future__ import annotations
 
 import errno
 import fcntl
-import hashlib
 import importlib.util
 import os
-import shutil
 import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from pilot.bundle.closure import NOT_FOLLOWED, WHOLE_PACKAGES, WRAPPER_ROOTS, reachable
+from pilot.bundle.inputs import OUR_PACKAGES, Inputs, find_inputs, name_of
 from pilot.bundle.relocation import (
     copy_binary,
     copy_bytecode,
     copy_file,
+    copy_loader,
     prove_python,
-    requested_loader,
-    strip_debugging,
-    wanted_extensions,
-    wanted_stdlib,
 )
+from pilot.plain_files import remove_tree
 from transport.errors import OperatorError
 from transport.messages import Record
 
-_LAYOUT = 1  # in the hash: counted up when this file lays a bundle out otherwise
-_OUR_PACKAGES = ("transport", "actors", "pilot")
-_SITE_MODULES = ("msgspec", "cryptography", "_cffi_backend")
-_LOADERS = ("ld-linux-x86-64.so.2", "ld-linux-aarch64.so.1")
+WRAPPER_VARIABLES = {"LD_AUDIT": "", "LD_PRELOAD": ""}
+"""For the environment of whatever starts a bundle: an image's own values would be heeded."""
+_LOCK_NAME = "bundle.lock"
 _LOCK_POLL_S = 0.1
+_PROOF = "import asyncio, ctypes, hashlib, json, zipfile"
 
 
 class Bundle(Record, frozen=True, kw_only=True):
@@ -75,33 +78,25 @@ class Bundle(Record, frozen=True, kw_only=True):
             f"{root_inside}/{path.relative_to(self.root)}"
             for path in (self.loader, self.library_path, self.python, self.boot)
         )
-        return (loader, "--library-path", libraries, python, "-I", "-S", boot)
-
-
-class _Inputs(Record, frozen=True, kw_only=True):
-    executable: Path
-    loader: Path
-    stdlib: Path
-    ours: tuple[Path, ...]
-    site: tuple[Path, ...]
+        # UTF-8 whatever locale the image has: its encoding may be none of the bundle's.
+        options = ("-I", "-S", "-X", "utf8")
+        return (loader, "--inhibit-cache", "--library-path", libraries, python, *options, boot)
 
 
 def build_bundle(directory: Path, *, lock_wait_s: float = 60.0) -> Bundle:
     """Return the bundle of this very interpreter and code, built in ``directory`` if need be.
 
-    Finding one that is there takes milliseconds, building it seconds; while another process
-    builds, this waits up to ``lock_wait_s``. It blocks: call it in a worker thread.
+    Finding one that is there takes some tens of milliseconds, building it seconds; while
+    another process builds, this waits up to ``lock_wait_s``. It blocks: call it in a thread.
 
     Raises `OperatorError` when this Python can't be bundled, or there is no room for it.
     """
     try:
-        inputs = _find_inputs(
-            Path(getattr(sys, "_base_executable", "") or sys.executable).resolve()
-        )
-        bundle = _lay_out(directory / f"bundle-{_hash(inputs)}", inputs)
+        inputs = find_inputs()
+        bundle = bundle_at(directory / name_of(inputs), inputs)
         if not bundle.root.is_dir():
             directory.mkdir(parents=True, exist_ok=True)
-            with _locked(directory / "bundle.lock", lock_wait_s):
+            with locked(directory, lock_wait_s):
                 if not bundle.root.is_dir():
                     _build(bundle.root, inputs)
     except OSError as error:
@@ -109,61 +104,21 @@ def build_bundle(directory: Path, *, lock_wait_s: float = 60.0) -> Bundle:
     return bundle
 
 
-# --- what goes into it -----------------------------------------------------------------------
-
-
-def _find_inputs(executable: Path) -> _Inputs:
-    loader = requested_loader(executable)
-    if loader is None or loader.name not in _LOADERS:
-        raise OperatorError(
-            f"No bundle can be made of {executable}: it asks for "
-            f"{loader or 'no dynamic loader (a static program)'}, and only glibc's loader is "
-            f"supported ({' or '.join(_LOADERS)}). Run the pilot with a Python linked to glibc."
-        )
-    return _Inputs(
-        executable=executable,
-        loader=loader,
-        stdlib=Path(os.__file__).resolve().parent,
-        ours=tuple(_locate(name) for name in _OUR_PACKAGES),
-        site=tuple(_locate(name) for name in _SITE_MODULES),
+def bundle_at(root: Path, inputs: Inputs) -> Bundle:
+    """Return where everything is in a bundle at that place, which may not be there yet."""
+    return Bundle(
+        root=root,
+        python=root / "bin" / f"python{sys.version_info.major}.{sys.version_info.minor}",
+        loader=root / "so" / inputs.loader.name,
+        library_path=root / "so",
+        boot=root / "app" / "pilot" / "wrapper_boot.py",
     )
 
 
-def _locate(name: str) -> Path:
-    """Return a package's directory, or a module's file, without importing it."""
-    spec = importlib.util.find_spec(name)
-    if spec is None or spec.origin is None:
-        raise OperatorError(f"No bundle can be made: {sys.executable} has no module {name}.")
-    return Path(spec.origin).parent if spec.submodule_search_locations else Path(spec.origin)
-
-
-def _hash(inputs: _Inputs) -> str:
-    """Hash our own sources by what is in them, all else by size and time."""
-    digest = hashlib.sha256(f"{_LAYOUT} {sys.version}".encode())
-    for package in inputs.ours:
-        for source in _sources(package):
-            content = hashlib.sha256(source.read_bytes()).hexdigest()
-            digest.update(f"{package.name}/{source.relative_to(package)} {content}\0".encode())
-    installed = [inputs.executable, inputs.loader, inputs.stdlib / "os.py"]
-    for path in installed + [file for place in inputs.site for file in _module_files(place)]:
-        status = path.stat()
-        digest.update(f"{path} {status.st_size} {status.st_mtime_ns}\0".encode())
-    return digest.hexdigest()[:16]
-
-
-def _sources(package: Path) -> list[Path]:
-    return sorted(path for path in package.rglob("*.py") if "__pycache__" not in path.parts)
-
-
-def _module_files(place: Path) -> list[Path]:
-    return [place] if place.is_file() else [*_sources(place), *sorted(place.rglob("*.so"))]
-
-
-# --- building --------------------------------------------------------------------------------
-
-
 @contextmanager
-def _locked(path: Path, wait_s: float) -> Iterator[None]:
+def locked(directory: Path, wait_s: float) -> Iterator[None]:
+    """Hold the lock under which bundles come to be and are removed in a directory."""
+    path = directory / _LOCK_NAME
     deadline = time.monotonic() + wait_s
     with path.open("w") as file:
         while True:
@@ -180,66 +135,84 @@ def _locked(path: Path, wait_s: float) -> Iterator[None]:
         yield
 
 
-def _build(root: Path, inputs: _Inputs) -> None:
+def _build(root: Path, inputs: Inputs) -> None:
     for left_over in root.parent.glob("bundle-*.building-*"):  # of a builder that was killed
-        shutil.rmtree(left_over, ignore_errors=True)
+        with suppress(OperatorError):
+            remove_tree(left_over)
     building = Path(tempfile.mkdtemp(prefix=f"{root.name}.building-", dir=root.parent))
     try:
-        bundle = _lay_out(building, inputs)
+        bundle = bundle_at(building, inputs)
         _fill(bundle, inputs)
-        prove_python(bundle.command(str(building))[:-1], "import asyncio, ctypes, hashlib, zipfile")
-        for path in (building, *building.rglob("*")):
-            path.chmod(0o755 if path.is_dir() else 0o444 | path.stat().st_mode & 0o111)
+        prove_python(bundle.command(str(building))[:-1], _PROOF)
+        _seal(building)
         building.rename(root)
+        _sync(root.parent)
     finally:
-        shutil.rmtree(building, ignore_errors=True)
+        remove_tree(building)
 
 
-def _lay_out(root: Path, inputs: _Inputs) -> Bundle:
-    return Bundle(
-        root=root,
-        python=root / "bin" / f"python{sys.version_info.major}.{sys.version_info.minor}",
-        loader=root / "so" / inputs.loader.name,
-        library_path=root / "so",
-        boot=root / "app" / "pilot" / "wrapper_boot.py",
-    )
+def _seal(building: Path) -> None:
+    """Make it read-only, and sure to be on the disk before it gets its name."""
+    for path in (*building.rglob("*"), building):
+        path.chmod(0o555 if path.is_dir() else 0o444 | path.stat().st_mode & 0o111)
+        _sync(path)
 
 
-def _fill(bundle: Bundle, inputs: _Inputs) -> None:
-    stdlib = bundle.root / sys.platlibdir / bundle.python.name
-    _copy_interpreter(bundle, inputs, stdlib / "lib-dynload")
-    for source in wanted_stdlib(inputs.stdlib):
-        copy_bytecode(source, (stdlib / source.relative_to(inputs.stdlib)).with_suffix(".pyc"))
-    for place in inputs.site:
-        _copy_module(place, bundle, inputs)
-    for package in inputs.ours:
-        for source in _sources(package):
-            target = bundle.root / "app" / package.name / source.relative_to(package)
-            copy_file(source, target)
-            copy_bytecode(source, Path(importlib.util.cache_from_source(target, optimization="")))
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
-def _copy_interpreter(bundle: Bundle, inputs: _Inputs, extensions: Path) -> None:
+# --- filling it ------------------------------------------------------------------------------
+
+
+def _fill(bundle: Bundle, inputs: Inputs) -> None:
     _copy_needed(inputs.executable, bundle.python, bundle, inputs)
-    for source in wanted_extensions(inputs.stdlib / "lib-dynload"):
+    copy_loader(inputs.loader, bundle.loader)
+    modules = reachable(
+        WRAPPER_ROOTS,
+        stdlib=(inputs.stdlib, inputs.extensions),
+        homes=inputs.homes,
+        ours=OUR_PACKAGES,
+        whole=WHOLE_PACKAGES,
+        not_followed=NOT_FOLLOWED,
+    )
+    for name, file in modules.items():
+        _copy_module(name, file, bundle, inputs)
+
+
+def _copy_module(name: str, file: Path, bundle: Bundle, inputs: Inputs) -> None:
+    stdlib = bundle.root / sys.platlibdir / bundle.python.name
+    package = name.partition(".")[0]
+    if package in OUR_PACKAGES:
+        _copy_ours(file, _target(name, file, bundle.root / "app"))
+    elif file.parent == inputs.extensions:
         # One whose library isn't here doesn't work on the host either, and isn't missed.
-        target = extensions / source.name
-        copy_binary(source, target, loader=inputs.loader, libraries=bundle.library_path)
-    libpython = bundle.library_path.glob("libpython*")
-    strip_debugging([bundle.python, *libpython, *extensions.glob("*.so")])
-    copy_file(inputs.loader, bundle.loader, 0o755)
-
-
-def _copy_module(place: Path, bundle: Bundle, inputs: _Inputs) -> None:
-    for file in _module_files(place):
-        target = bundle.root / "site" / file.relative_to(place.parent)
-        if file.suffix == ".so":
-            _copy_needed(file, target, bundle, inputs)
-        else:
+        target = stdlib / file.parent.name / file.name
+        copy_binary(file, target, loader=inputs.loader, libraries=bundle.library_path)
+    else:
+        target = _target(name, file, bundle.root / "site" if package in inputs.homes else stdlib)
+        if file.suffix == ".py":
             copy_bytecode(file, target.with_suffix(".pyc"))
+        else:
+            _copy_needed(file, target, bundle, inputs)
 
 
-def _copy_needed(source: Path, target: Path, bundle: Bundle, inputs: _Inputs) -> None:
+def _copy_ours(source: Path, target: Path) -> None:
+    copy_file(source, target)
+    copy_bytecode(source, Path(importlib.util.cache_from_source(target, optimization="")))
+
+
+def _target(name: str, file: Path, top: Path) -> Path:
+    """Return where a module's file goes: below ``top`` as it was below its own."""
+    names = name.split(".")
+    return top.joinpath(*(names if file.stem == "__init__" else names[:-1]), file.name)
+
+
+def _copy_needed(source: Path, target: Path, bundle: Bundle, inputs: Inputs) -> None:
     missing = copy_binary(source, target, loader=inputs.loader, libraries=bundle.library_path)
     if missing:
         raise OperatorError(
@@ -250,5 +223,5 @@ def _copy_needed(source: Path, target: Path, bundle: Bundle, inputs: _Inputs) ->
 def _explain(error: OSError, directory: Path) -> str:
     place = error.filename or directory
     if error.errno in {errno.ENOSPC, errno.EDQUOT}:
-        return f"There is no room for a bundle in {directory}: it takes some 50 MB."
+        return f"There is no room for a bundle in {directory}: it takes some 40 MB."
     return f"No bundle can be made in {directory}: {place}: {error.strerror or error}."

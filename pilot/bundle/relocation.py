@@ -1,8 +1,7 @@
-"""Taking an installed Python apart: its library, its loader, its shared objects, its bytecode.
+"""Taking an installed Python apart: its shared objects with their libraries, and its bytecode.
 
-The parts of `pilot.bundle` that know formats and names: which modules a wrapper never needs,
-ELF as far as the name of the dynamic loader, what that loader prints when it is asked to list
-libraries, and the header of a bytecode file.
+The parts of `pilot.bundle` that know formats: what the dynamic loader prints when it is asked
+to list libraries, and the header of a bytecode file.
 """
 
 from __future__ import annotations
@@ -13,60 +12,19 @@ import os
 import shutil
 import struct
 import subprocess
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
+from pilot.bundle.elf import loaded_part
 from transport.errors import OperatorError
 
 _TIMEOUT_S = 30.0
-_PT_INTERP = 3
 _UNCHECKED_HASH = (1).to_bytes(4, "little")  # PEP 552: hash-based, never held against a source
 _DLOPENED = ("libgcc_s.so.1", "libnss_files.so.2", "libnss_dns.so.2", "libresolv.so.2")
 """Loaded by the libc when threads end and names are looked up: no file lists them."""
-_NOT_FOR_WRAPPERS = {
-    "__pycache__", "curses", "dbm", "dist-packages", "distutils", "ensurepip", "idlelib",
-    "lib-dynload", "lib2to3", "msilib", "pydoc_data", "site-packages", "sqlite3", "test", "tests",
-    "tkinter", "turtle.py", "turtledemo", "unittest", "venv", "wsgiref", "xmlrpc",
-}  # fmt: skip
-_EXTENSIONS_NOT_FOR_WRAPPERS = (
-    "_codecs_", "_crypt.", "_ctypes_test", "_curses", "_dbm", "_gdbm", "_lsprof", "_sqlite3",
-    "_ssl", "_test", "_tkinter", "_xx", "audioop", "nis", "ossaudiodev", "readline", "spwd", "xx",
-)  # fmt: skip
-"""_hashlib isn't among them: with it and its libcrypto sha256 is five times as fast."""
 
-
-def wanted_stdlib(directory: Path) -> Iterator[Path]:
-    """Yield the sources of the standard library that a wrapper may need."""
-    for path in directory.iterdir():
-        if path.name in _NOT_FOR_WRAPPERS or path.name.startswith("config-"):
-            continue
-        if path.is_dir():
-            yield from wanted_stdlib(path)
-        elif path.suffix == ".py":
-            yield path
-
-
-def wanted_extensions(directory: Path) -> list[Path]:
-    """Return the standard library's extension modules that a wrapper may need."""
-    files = sorted(directory.glob("*.so"))
-    return [file for file in files if not file.name.startswith(_EXTENSIONS_NOT_FOR_WRAPPERS)]
-
-
-def requested_loader(elf: Path) -> Path | None:
-    """Return the dynamic loader that a 64-bit ELF file names; None where it names none."""
-    with elf.open("rb") as file:
-        header = file.read(64)
-        if header[:6] != b"\x7fELF\x02\x01":
-            return None
-        (table,) = struct.unpack_from("<Q", header, 32)
-        entry_bytes, entries = struct.unpack_from("<HH", header, 54)
-        for index in range(entries):
-            file.seek(table + index * entry_bytes)
-            kind, _, offset, _, _, size = struct.unpack("<IIQQQQ", file.read(40))
-            if kind == _PT_INTERP:
-                file.seek(offset)
-                return Path(os.fsdecode(file.read(size).rstrip(b"\0")))
-    return None
+_PRELOAD_LIST = b"/etc/ld.so.preload\0"
+_NO_PRELOAD_LIST = b"/dev/null/preloads\0"
 
 
 def copy_binary(source: Path, target: Path, *, loader: Path, libraries: Path) -> tuple[str, ...]:
@@ -77,7 +35,7 @@ def copy_binary(source: Path, target: Path, *, loader: Path, libraries: Path) ->
     """
     found, missing = _parse_listing(_list_libraries(loader, source))
     if not missing:
-        copy_file(source, target, 0o755)
+        copy_loaded(source, target, 0o755)
         for name, library in found.items():
             _copy_library(name, library, libraries)
     return missing
@@ -86,10 +44,23 @@ def copy_binary(source: Path, target: Path, *, loader: Path, libraries: Path) ->
 def _copy_library(name: str, library: Path, libraries: Path) -> None:
     if (libraries / name).exists():
         return
-    copy_file(library, libraries / name)
+    copy_loaded(library, libraries / name)
     if name == "libc.so.6":
         for dlopened in filter(Path.exists, map(library.with_name, _DLOPENED)):
-            copy_file(dlopened, libraries / dlopened.name)
+            copy_loaded(dlopened, libraries / dlopened.name)
+
+
+def linked_libraries(loader: Path, program: Path, extensions: Sequence[Path]) -> list[Path]:
+    """Return the libraries of a program and of extension modules in one directory.
+
+    One that can't be loaded here is left out: it is missed when it is copied.
+    """
+    # Names relative to the directory, as the list is separated by spaces and colons.
+    preloaded = ":".join(f"./{file.name}" for file in extensions)
+    directory = extensions[0].parent if extensions else Path("/")
+    listing = _run([loader, "--list", program], cwd=directory, LD_PRELOAD=preloaded)
+    found, _ = _parse_listing(listing.stdout)
+    return sorted(path for path in found.values() if path.is_absolute())
 
 
 def _list_libraries(loader: Path, binary: Path) -> str:
@@ -113,16 +84,6 @@ def _parse_listing(text: str) -> tuple[dict[str, Path], tuple[str, ...]]:
     return found, tuple(missing)
 
 
-def strip_debugging(files: Iterable[Path]) -> None:
-    """Make copied binaries smaller, where the node has ``strip``; they work without, too."""
-    program = shutil.which("strip")
-    for file in files if program else ():
-        stripped = file.with_name(f"{file.name}.stripped")
-        if _run([str(program), "--strip-debug", "-o", stripped, file]).returncode == 0:
-            stripped.replace(file)
-        stripped.unlink(missing_ok=True)
-
-
 def prove_python(command: Sequence[str], code: str) -> None:
     """Run some code with a copied Python; raise `OperatorError` where it doesn't run."""
     ran = _run([*command, "-c", code])
@@ -131,10 +92,14 @@ def prove_python(command: Sequence[str], code: str) -> None:
         raise OperatorError(f"The bundle's Python doesn't run on this node: {said}.")
 
 
-def _run(command: Sequence[str | Path]) -> subprocess.CompletedProcess[str]:
+def _run(
+    command: Sequence[str | Path], cwd: Path | None = None, **variables: str
+) -> subprocess.CompletedProcess[str]:
     try:
         return subprocess.run(
             command,
+            cwd=cwd,
+            env={**os.environ, "LD_PRELOAD": "", **variables},
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
@@ -144,6 +109,23 @@ def _run(command: Sequence[str | Path]) -> subprocess.CompletedProcess[str]:
         )
     except (OSError, subprocess.SubprocessError) as error:
         raise OperatorError(f"No bundle can be made: {command[0]} doesn't run: {error}.") from error
+
+
+def copy_loaded(source: Path, target: Path, mode: int = 0o644) -> None:
+    """Copy what is loaded of a program or a library, and leave what a debugger wants."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.write_bytes(loaded_part(source.read_bytes()))
+    target.chmod(mode)
+
+
+def copy_loader(source: Path, target: Path) -> None:
+    """Copy the dynamic loader, and let it read no list of an image's own to preload.
+
+    The path of that list is replaced by one as long that nobody can make.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.write_bytes(source.read_bytes().replace(_PRELOAD_LIST, _NO_PRELOAD_LIST))
+    target.chmod(0o755)
 
 
 def copy_file(source: Path, target: Path, mode: int = 0o644) -> None:

@@ -14,11 +14,14 @@ import typer
 from rich.console import Console
 
 from pilot.cli import views
+from pilot.cli.bundling import bundle_line, made_bundle
 from pilot.cli.logs import job_logs
 from pilot.cli.running import Campaign, run_agent, run_campaign
 from pilot.cli.submitting import parse_files, submit_all
+from pilot.cli.surveying import survey
 from pilot.clock import SystemClock
 from pilot.containers.ladder import ContainerPolicy
+from pilot.images import from_directory, local_path, parse_reference
 from pilot.node import queue_policy
 from pilot.printable import printable
 from pilot.queue import KillAnswer, QueueStore
@@ -54,7 +57,11 @@ def run(
     container: Annotated[
         ContainerPolicy | None, typer.Option(help="Whether jobs must run in a container.")
     ] = None,
+    runtime: Annotated[
+        str, typer.Option(help="Container runtimes to try, in this order, with commas between.")
+    ] = "",
     image: Annotated[str, typer.Option(help="Container image for jobs that name none.")] = "",
+    image_digest: Annotated[str, typer.Option(help="sha256:... that this image must have.")] = "",
     cores: Annotated[int | None, typer.Option(help="Cores to offer.")] = None,
     log_level: Annotated[str, typer.Option(help="debug, info, warning or error.")] = "",
     log_format: Annotated[str, typer.Option(help="console or json.")] = "",
@@ -71,7 +78,9 @@ def run(
         settings_file,
         state=state,
         container=container,
-        image=str(Path(image).absolute()) if image and "://" not in image else image,
+        runtimes=runtime,
+        image_digest=image_digest,
+        image=from_directory(image, Path()) if image else image,
         cores=cores,
         log_level=log_level,
         log_format=log_format,
@@ -207,6 +216,19 @@ def show_settings(
             print_line(f"{name} = {value!r}  # {origin}")
 
 
+@app.command("bundle")
+def make_bundle(
+    directory: Annotated[Path, typer.Argument(help="Where to make it.", metavar="DIR")],
+    as_json: JsonFlag = False,
+) -> None:
+    """Make the wrapper's bundle for containers in DIR, ready to be published."""
+    made = made_bundle(directory.absolute())
+    print_line(views.as_json(made) if as_json else bundle_line(made))
+
+
+app.command()(survey)
+
+
 def print_line(text: str) -> None:
     """Print a line of the command's result; what came from a job can't move the cursor."""
     sys.stdout.write(f"{printable(text)}\n")
@@ -232,9 +254,12 @@ def _existing_store(settings: Settings) -> QueueStore:
 
 
 def _check_image(settings: Settings) -> None:
-    is_needed = settings.container is ContainerPolicy.REQUIRE and settings.image
-    if is_needed and not os.access(settings.image, os.R_OK):
+    if settings.container is not ContainerPolicy.REQUIRE or not settings.image:
+        return
+    parse_reference(settings.image)
+    path = local_path(settings.image)
+    if path and not os.access(path, os.R_OK):
         raise UserError(
-            f"The container image {settings.image} can't be read; give --image a directory "
-            "or a .sif file, or use --container prefer."
+            f"The container image {settings.image} can't be read; give --image one that can, "
+            "or use --container prefer."
         )

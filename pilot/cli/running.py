@@ -18,7 +18,7 @@ from pilot.cli import views
 from pilot.cli.submitting import ParsedJdl, submit_all
 from pilot.clock import SystemClock
 from pilot.jdl import unknown_keys_note
-from pilot.node import Node, agent_options, queue_policy, real_ports
+from pilot.node import Node, agent_options, queue_policy, real_launcher, real_ports
 from pilot.printable import printable
 from pilot.queue import Change, JobRow, QueueStore, SqliteTaskQueue
 from pilot.recovery import clean_up_after_the_dead
@@ -109,9 +109,13 @@ async def _node(settings: Settings, stack: AsyncExitStack) -> tuple[Node, Sqlite
     )
     store = await asyncio.to_thread(QueueStore.open, settings.queue_file, queue_policy(settings))
     queue = await stack.enter_async_context(SqliteTaskQueue(store, SystemClock()))
-    ports = await asyncio.to_thread(real_ports, settings, log, is_own_process=True)
+    launcher = await asyncio.to_thread(real_launcher, settings)
+    ports = await asyncio.to_thread(real_ports, settings, log, launcher, is_own_process=True)
     for line in await clean_up_after_the_dead(state, ports.table):
         ports.log("warning", line)
+    for line in await launcher.prepare():
+        ports.log("warning", line)
+        sys.stderr.write(f"pilot: {printable(line)}\n")
     return Node(queue, ports, agent_options(settings)), queue
 
 

@@ -10,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from actors.lifecycle import FINAL
+from actors.ports import ImageUsed
 from pilot.printable import printable
 from pilot.queue import HistoryLine, JobDetail, JobRow
 from transport.messages import JobStatus
@@ -40,6 +41,9 @@ def detail_json(job: JobDetail) -> dict[str, object]:
     usage = job.usage
     return {
         **row_json(job),
+        "image": None
+        if job.image is None
+        else {"reference": job.image.reference, "digest": job.image.digest or None},
         "user": job.user,
         "node": job.node,
         "submitted_at": job.submitted_at,
@@ -161,6 +165,7 @@ def told(job: JobDetail) -> list[str]:
         f"  jdl        {job.jdl}",
         f"  attempt    {job.attempt} on {job.node or '-'}",
         f"  container  {job.container or ('bare' if _was_launched(job) else '-')}",
+        *([] if job.image is None else [f"  image      {_image_text(job.image)}"]),
         f"  exit code  {'-' if job.exit_code is None else job.exit_code}",
     ]
     if job.reason:
@@ -180,6 +185,10 @@ def told(job: JobDetail) -> list[str]:
         ),
         *_part("traces", [f"{clock(line.at)}  {printable(line.text)}" for line in job.traces]),
     ]
+
+
+def _image_text(image: ImageUsed) -> str:
+    return printable(f"{image.reference}  {image.digest}".rstrip())
 
 
 def _was_launched(job: JobDetail) -> bool:

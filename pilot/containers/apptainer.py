@@ -3,9 +3,9 @@
 The rules, each seen with the real program under every mix of site settings
 (tests/pilot/containers/test_apptainer.py repeats them):
 
-- What is bound goes below /tmp. With ``--contain`` /tmp is a mount of the session's own, so
-  Apptainer can make the destinations there even where a site has switched off both overlay
-  and underlay; anywhere else the image would need to have the directory.
+- What is bound goes below /tmp where that can be. With ``--contain`` /tmp is a mount of the
+  session's own, so Apptainer can make the destinations there even where a site has switched off
+  both overlay and underlay; `pilot.containers.mounts` has the rules, and what else can be done.
 - ``--no-home``: the home directory is a bind like any other, and fails in an image that has no
   such directory.
 - ``--workdir`` puts /tmp and /var/tmp on the node's disk. Without it they are a memory file
@@ -17,12 +17,28 @@ The rules, each seen with the real program under every mix of site settings
 - Variables for the wrapper are handed over in the environment, not in argv where everybody
   reads them. Apptainer evaluates their values in a shell, so a value that has something to
   evaluate is refused.
+- ``-B SOURCE:DESTINATION`` can't tell every path: a backslash saves ``:`` and ``,`` in the source
+  only (since Singularity 3.8.1), and older versions read a quote as CSV's. ``--mount`` is CSV
+  that can quote all of them. Some versions do the one kind before the other, and parents must
+  come first, so a launch uses one kind: ``--mount`` for all where one path needs it.
+
+What older versions lack, from their own documents and sources:
+
+- Singularity 2.x has no ``--no-privs`` (new in 3.0.0: CHANGELOG, "Action Command Group"), and
+  ``--no-home`` in 2.6 but not in 2.4 (their manual pages, 2.6.1-2 and 2.4.2-4 in Ubuntu). All
+  else that is used here it has; ``--userns`` was ``-u`` only at first (libexec/cli/
+  action_argparser.sh).
+- ``--mount`` came with SingularityCE 3.9 (sylabs/singularity-userdocs #34); Apptainer has always
+  had it. ``-c FILE`` came with 3.6.0, for root or an installation without setuid.
+- Before 3.5.0 a bind that couldn't be made was skipped, 3.1 without a word (singularity #3797,
+  #4712); 2.x warns "Skipping user bind, non existent bind point". Only the check notices.
 """
 
 from __future__ import annotations
 
+import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from pilot.containers.runtime import (
     Bind,
@@ -47,6 +63,9 @@ CVMFS_PROGRAMS = (
 )
 _EVALUATED = re.compile(r'[\x00-\x1f\x7f$`\\"]')
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_VERSION = re.compile(r"(?<![\d.])(\d+)\.(\d+)(?:\.(\d+))?")
+_UNSAID = re.compile(r'[:,\\"]')
+"""What ``-B`` would take for its own, in this or that version."""
 
 
 class ApptainerDialect(Record, frozen=True, kw_only=True):
@@ -55,12 +74,27 @@ class ApptainerDialect(Record, frozen=True, kw_only=True):
     kind: RuntimeKind
     programs: tuple[str, ...]
     image_forms: frozenset[ImageForm] = frozenset(ImageForm)
-    layers: Layers = Layers()
+    layers: Layers = Layers(may_make_mount_points=True)
 
     @property
     def causes(self) -> tuple[Cause, ...]:
         """What they write to stderr, 3.x and 1.x alike."""
         return CAUSES
+
+    def configuration(self, runtime: Runtime) -> tuple[str, ...]:
+        """Return its configuration file: the one it is told, or where it may be.
+
+        It is below the prefix that the program was built for, /etc for /usr; an installation in
+        CVMFS has a script in bin, and the program and its etc in a directory a machine type
+        (apptainer/apptainer, tools/install-unprivileged.sh).
+        """
+        for option, value in zip(runtime.arguments, runtime.arguments[1:], strict=False):
+            if option in ("-c", "--config"):
+                return (value,)
+        name = f"etc/{self.kind}/{self.kind}.conf"
+        prefix = runtime.path.rpartition("/bin/")[0]
+        places = (prefix.removesuffix("/usr"), prefix, f"{prefix}/{os.uname().machine}")
+        return tuple(dict.fromkeys(f"{place}/{name}" for place in places))
 
     def rungs(self, runtime: Runtime, *, is_root: bool) -> tuple[Rung, ...]:
         """Root tries a user namespace first, others what the installation does unasked."""
@@ -72,21 +106,21 @@ class ApptainerDialect(Record, frozen=True, kw_only=True):
 
     def command(self, launch: ContainerLaunch) -> tuple[str, ...]:
         """Return the command line; see `pilot.containers.runtime.Dialect`."""
+        version = version_of(launch.runtime)
         own_pid = launch.rung.own_pid_namespace
-        contained = ("-C",) if own_pid else ("--contain", "--ipc", "--cleanenv")
-        options = ["--userns"] if launch.rung.use_userns else []
+        options = ["-C"] if own_pid else ["--contain", "--ipc", "--cleanenv"]
+        options += ["--no-home"] if version >= (2, 6, 0) or self._is_apptainer else []
+        options += ["--no-privs"] if version >= (3, 0, 0) or self._is_apptainer else []
+        if launch.rung.use_userns:
+            options += ["-u"] if version < (3, 0, 0) and not self._is_apptainer else ["--userns"]
         if launch.scratch_directory:
             options += ["--workdir", launch.scratch_directory]
-        for bind in launch.binds:
-            options += ["-B", self._bind_argument(bind)]
         return (
             launch.runtime.path,
             *launch.runtime.arguments,
             "exec",
-            *contained,
-            "--no-home",
-            "--no-privs",
             *options,
+            *self._binds(launch.binds, can_mount=self._is_apptainer or version >= (3, 9, 0)),
             "--pwd",
             launch.working_directory,
             checked_image(launch.image),
@@ -109,14 +143,40 @@ class ApptainerDialect(Record, frozen=True, kw_only=True):
             environment[f"{prefix}ENV_{name}"] = value
         return environment
 
-    def _bind_argument(self, bind: Bind) -> str:
-        source, destination = (self._bind_path(path) for path in (bind.source, bind.destination))
-        return f"{source}:{destination}:ro" if bind.read_only else f"{source}:{destination}"
+    @property
+    def _is_apptainer(self) -> bool:
+        return self.kind is RuntimeKind.APPTAINER
 
-    def _bind_path(self, path: str) -> str:
-        """Escape separators; Singularity has no escapes, and neither has one for a backslash."""
-        forbidden = "\\" if self.kind is RuntimeKind.APPTAINER else "\\:,"
-        return re.sub("([:,])", r"\\\1", bind_path(path, self.kind, forbidden=forbidden))
+    def _binds(self, binds: Sequence[Bind], *, can_mount: bool) -> list[str]:
+        forbidden = "" if can_mount else ':,\\"'
+        for bind in binds:
+            bind_path(bind.source, self.kind, forbidden=forbidden)
+            bind_path(bind.destination, self.kind, forbidden=forbidden)
+        needs_mount = any(_UNSAID.search(bind.source + bind.destination) for bind in binds)
+        return [part for bind in binds for part in (_mount(bind) if needs_mount else _bind(bind))]
+
+
+def version_of(runtime: Runtime) -> tuple[int, int, int]:
+    """Return a version as numbers, whatever stands around it.
+
+    Where none is told: 3.0.0 of Singularity, which all that is still met will understand.
+    """
+    found = _VERSION.search(runtime.version)
+    if found is None:
+        return (3, 0, 0) if runtime.kind is RuntimeKind.SINGULARITY else (1, 0, 0)
+    major, minor, patch = found.groups(default="0")
+    return int(major), int(minor), int(patch)
+
+
+def _bind(bind: Bind) -> tuple[str, str]:
+    return "-B", f"{bind.source}:{bind.destination}" + (":ro" if bind.read_only else "")
+
+
+def _mount(bind: Bind) -> tuple[str, str]:
+    fields = ["type=bind", f"source={bind.source}", f"destination={bind.destination}"]
+    fields += ["ro"] if bind.read_only else []
+    quoted = ['"' + field.replace('"', '""') + '"' for field in fields]
+    return "--mount", ",".join(quoted)
 
 
 CAUSES = tuple(
@@ -129,7 +189,7 @@ CAUSES = tuple(
         ),
         (
             r"user.?name.?spaces? .*(disabled|not (allowed|enabled|supported))|max_user_namespaces"
-            r"|[Ff]ailed to create user.?name.?space",
+            r"|[Ff]ailed to create user.?name.?space|invoking the NEWUSER namespace",
             Reason.NO_USER_NAMESPACE,
             "this node has no user namespaces for ordinary users",
         ),
@@ -159,7 +219,7 @@ CAUSES = tuple(
             "the image can't be mounted: no loop device is to be had",
         ),
         (
-            r"image format not recognized",
+            r"image format not recognized|[Uu]nknown image format/type",
             Reason.IMAGE_FORMAT,
             "the image is in no format that the runtime knows",
         ),
@@ -179,7 +239,7 @@ CAUSES = tuple(
             "there is no room left where the runtime works",
         ),
         (
-            r"destination \S+ doesn't exist in container",
+            r"destination .+ doesn't exist in container|[Nn]on existent bind point",
             Reason.NO_MOUNT_POINT,
             "the image lacks a directory that is bound, and neither overlay nor underlay can "
             "make it",

@@ -173,6 +173,8 @@ def _compare(asked: Asked, check: SelfCheck, said: str) -> tuple[Reason, str] | 
     namespace = check.namespaces.get("pid")
     if asked.own_pid_namespace and namespace in {None, asked.host_pid_namespace}:
         return Reason.NO_PID_NAMESPACE, f"it gave no PID namespace of its own{because}"
+    if not check.namespaces:
+        return Reason.NOT_MOUNTED, "/proc inside is not the kernel's"
     return None
 
 

@@ -4,48 +4,43 @@ Each runtime is tried in the job's own image, down a ladder: its rungs (with a P
 its own, then without, ...), then the next runtime; where an image lacks the mount points, the
 same rung with the job mapped onto another of the image's directories. What came of it is
 remembered by all that it depends on (the runtime's program and configuration, the kernel, the
-image, the bundle); a failure for some minutes only, as a busy node may fail once.
+image, the bundle); see `pilot.containers.memory`.
 """
 
 from __future__ import annotations
 
 import asyncio
 import os
-import shutil
-import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from enum import StrEnum
-from pathlib import Path
 
+from actors.ports import Clock
 from pilot.bundle import Bundle
-from pilot.containers.check import Asked, Verification, own_pid_namespace, verify
+from pilot.containers.check import Verification
 from pilot.containers.dialects import dialect_of
-from pilot.containers.mounts import (
-    JOB_DIRECTORIES,
-    TMP_BASE,
-    ImageTree,
-    MountPlan,
-    NoMountPoint,
-    Wanted,
-    make_mount_points,
-    plan_mounts,
-    possible_bases,
-)
-from pilot.containers.runtime import Bind, ContainerLaunch, Reason, Rung, Runtime
-from pilot.containers.search import inspect_file
+from pilot.containers.layouts import Layout, NoMountPoint, possible_layouts
+from pilot.containers.memory import Memory
+from pilot.containers.mounts import TMP_BASE, ImageTree
+from pilot.containers.runtime import Bind, Reason, Rung, Runtime
+from pilot.containers.search import Glances
+from pilot.containers.trial import Trial, Way
 from pilot.images import ImageStore, LocalImage
 from transport.errors import OperatorError, PilotError
 from transport.messages import Record
 
-_FAILURE_KEPT_S = 300.0
-_REMEMBERED_MAX = 256
 _OTHER_BASE = frozenset({Reason.NO_MOUNT_POINT, Reason.NOT_MOUNTED, Reason.NOT_WRITABLE})
 """What another base may cure."""
 _OTHER_RUNTIME = frozenset(
-    {Reason.ARCHITECTURE, Reason.IMAGE_FORMAT, Reason.IMAGE_FORBIDDEN, Reason.BINDS_FORBIDDEN}
+    {
+        Reason.NO_ANSWER,
+        Reason.FLOODED,
+        Reason.ARCHITECTURE,
+        Reason.IMAGE_FORMAT,
+        Reason.IMAGE_FORBIDDEN,
+        Reason.BINDS_FORBIDDEN,
+    }
 )
-"""What no other rung of the same runtime cures."""
+"""What no other rung of the same runtime cures, or what would cost the whole deadline again."""
 
 
 class ContainerPolicy(StrEnum):
@@ -84,8 +79,10 @@ class Choice(Record, frozen=True, kw_only=True):
     image: LocalImage | None = None
     """In the form in which the runtime takes it."""
     tree: ImageTree = ImageTree()
-    base: str = TMP_BASE
+    layout: Layout = Layout()
     """Of the mount plan."""
+    key: str = ""
+    """By which it is remembered that this works."""
     steps: tuple[Step, ...] = ()
     reasons: tuple[str, ...] = ()
     """A sentence for everything that was tried and didn't work: for the job's trace."""
@@ -95,12 +92,20 @@ class ContainerTools(Record, frozen=True, kw_only=True):
     """What a node has for containers, found once."""
 
     runtimes: tuple[Runtime, ...]
-    bundle: Bundle
     images: ImageStore
-    scratch_directory: Path
-    """On the node's own disk: for the checks' work directories."""
-    site_binds: tuple[Bind, ...] = ()
-    """Part of every launch (/cvmfs, say)."""
+    trial: Trial
+    notes: tuple[str, ...] = ()
+    """What the operator should know of how this was found."""
+
+    @property
+    def bundle(self) -> Bundle:
+        """What wrappers run from."""
+        return self.trial.bundle
+
+    @property
+    def site_binds(self) -> tuple[Bind, ...]:
+        """Part of every launch (/cvmfs, say)."""
+        return self.trial.site_binds
 
 
 class Ladder:
@@ -109,17 +114,13 @@ class Ladder:
     def __init__(
         self,
         tools: ContainerTools,
-        *,
-        make_nonce: Callable[[], str],
-        host: Mapping[str, str],
-        timeout_s: float = 30.0,
+        memory: Memory,
+        clock: Clock,
     ) -> None:
-        """``make_nonce`` returns another string each time; ``host`` is the pilot's environment."""
         self._tools = tools
-        self._make_nonce = make_nonce
-        self._host = host
-        self._timeout_s = timeout_s
-        self._remembered: dict[tuple[object, ...], tuple[Verification, float]] = {}
+        self._memory = memory
+        self._clock = clock
+        self._glances = Glances()
         self._one_at_a_time = asyncio.Lock()
 
     @property
@@ -138,8 +139,7 @@ class Ladder:
             return Choice(reasons=("Containers are switched off in the settings.",))
         try:
             image = await self._tools.images.get(reference, digest=digest)
-            async with self._one_at_a_time:
-                choice = await self._climb(image)
+            choice = await self._climb(image)
         except PilotError as error:
             if policy is ContainerPolicy.REQUIRE:
                 raise
@@ -164,145 +164,95 @@ class Ladder:
         try:
             if image.form not in dialect.image_forms:
                 image = await self._tools.images.as_directory(image)
-            tree = await self._tools.images.tree(image)
-            bases = possible_bases(tree, dialect.layers)
+            site = self._tools.site_binds
+            tree = await self._tools.images.tree(image, [bind.destination for bind in site])
+            layouts = possible_layouts(tree, dialect.layers, site)
         except NoMountPoint as error:
             steps.append(_unusable(runtime, Reason.NO_MOUNT_POINT, error))
             return None
-        except OperatorError as error:
+        except PilotError as error:
             steps.append(_unusable(runtime, Reason.IMAGE_FORM, error))
             return None
-        state = (await inspect_file(runtime.path)).state
+        state = await self._state_of(runtime)
+        lacking: set[tuple[bool, Layout]] = set()
         for rung in dialect.rungs(runtime, is_root=os.geteuid() == 0):
-            for base in bases:
-                way = _Way(
+            for layout in layouts:
+                if (rung.use_userns, layout) in lacking:
+                    continue  # A PID namespace more or less makes no mount point.
+                way = Way(
                     runtime=runtime,
                     runtime_state=state,
                     rung=rung,
                     image=image,
                     tree=tree,
-                    base=base,
+                    layout=layout,
                 )
                 verification = await self._verified(way)
                 if verification.works:
-                    return _choice(way, steps)
+                    return _choice(way, self._tools.trial.key(way), steps)
                 steps.append(_failed(way, verification))
+                if verification.reason is Reason.NO_MOUNT_POINT:
+                    lacking.add((rung.use_userns, layout))
                 if verification.reason not in _OTHER_BASE:
                     break
             if steps[-1].reason in _OTHER_RUNTIME:
                 break
         return None
 
-    async def _verified(self, way: _Way) -> Verification:
-        now = asyncio.get_running_loop().time()
-        key = way.key
-        verification, kept_until = self._remembered.get(key, (None, 0.0))
-        if verification is None or (not verification.works and now >= kept_until):
-            verification = await self._try(way)
-            self._remembered.pop(key, None)
-            self._remembered[key] = (verification, now + _FAILURE_KEPT_S)
-            while len(self._remembered) > _REMEMBERED_MAX:
-                del self._remembered[next(iter(self._remembered))]
-        return verification
+    async def _state_of(self, runtime: Runtime) -> str:
+        """Return what changes when the runtime, or how a site configured it, does."""
+        paths = (runtime.path, *dialect_of(runtime.kind).configuration(runtime))
+        return " ".join([await self._glances.state(path) for path in paths])
 
-    async def _try(self, way: _Way) -> Verification:
-        nonce = self._make_nonce()
-        with self._check_directories(nonce) as root:
-            plan = way.plan(
-                Wanted(
-                    work=f"{root}/work",
-                    output=f"{root}/output",
-                    private=f"{root}/private",
-                    bundle=str(self._tools.bundle.root),
-                    mount_tree=f"{root}/mounts",
-                    site=self._tools.site_binds,
-                )
-            )
-            make_mount_points(plan)
-            launch = ContainerLaunch(
-                runtime=way.runtime,
-                image=way.image.path,
-                image_form=way.image.form,
-                binds=plan.binds,
-                working_directory=plan.work,
-                scratch_directory=f"{root}/scratch",
-                rung=way.rung,
-            )
-            asked = Asked(
-                nonce=nonce,
-                writable=(plan.work, plan.output, plan.private),
-                read_only=(plan.bundle,),
-                own_pid_namespace=way.rung.own_pid_namespace,
-                host_pid_namespace=own_pid_namespace(),
-            )
-            command = (*self._tools.bundle.command(plan.bundle), "check")
-            return await verify(launch, command, asked, host=self._host, timeout_s=self._timeout_s)
+    def launch_failed(self, choice: Choice, why: str) -> bool:
+        """Take that a launch failed which was verified; return whether there is another way.
 
-    @contextmanager
-    def _check_directories(self, nonce: str) -> Iterator[str]:
-        place = self._tools.scratch_directory
-        try:
-            root = Path(tempfile.mkdtemp(prefix="check-", dir=place))
-            for name in (*JOB_DIRECTORIES, "scratch", "mounts"):
-                (root / name).mkdir()
-            for name in JOB_DIRECTORIES:
-                (root / name / "nonce").write_text(nonce)
-        except OSError as error:
-            raise OperatorError(
-                f"No container can be checked in {place}: {error.strerror}."
-            ) from error
-        try:
-            yield str(root)
-        finally:
-            shutil.rmtree(root, ignore_errors=True)
+        It is not gone again for as long as a failure is remembered.
+        """
+        if choice.key:
+            failed = Verification(works=False, reason=Reason.BROKE_LATER, detail=why)
+            self._memory.put(choice.key, failed, self._clock.now())
+        return bool(choice.key)
+
+    async def _verified(self, way: Way) -> Verification:
+        key = self._tools.trial.key(way)
+        verification = self._memory.get(key, self._clock.now())
+        if verification is not None:
+            return verification
+        async with self._one_at_a_time:  # Many jobs may want to know the same.
+            verification = self._memory.get(key, self._clock.now())
+            if verification is None:
+                verification = await self._tools.trial.run(way)
+                self._memory.put(key, verification, self._clock.now())
+            return verification
 
 
-class _Way(Record, frozen=True, kw_only=True):
-    """One way to run an image: all that a verification depends on."""
-
-    runtime: Runtime
-    runtime_state: str
-    rung: Rung
-    image: LocalImage
-    tree: ImageTree
-    base: str
-
-    @property
-    def key(self) -> tuple[object, ...]:
-        """By which its verification is remembered."""
-        image = (self.image.path, self.image.form, self.image.state)
-        return (self.runtime, self.runtime_state, self.rung, image, self.base)
-
-    def plan(self, wanted: Wanted) -> MountPlan:
-        """Return where everything goes."""
-        return plan_mounts(wanted, self.base, self.tree, dialect_of(self.runtime.kind).layers)
-
-
-def _choice(way: _Way, steps: Sequence[Step]) -> Choice:
+def _choice(way: Way, key: str, steps: Sequence[Step]) -> Choice:
     return Choice(
         runtime=way.runtime,
         rung=way.rung,
         image=way.image,
         tree=way.tree,
-        base=way.base,
+        layout=way.layout,
+        key=key,
         steps=tuple(steps),
         reasons=tuple(map(str, steps)),
     )
 
 
-def _failed(way: _Way, verification: Verification) -> Step:
+def _failed(way: Way, verification: Verification) -> Step:
     assert verification.reason is not None, "what doesn't work has a reason"
     return Step(
         runtime=way.runtime,
         rung=way.rung,
         image=way.image.reference,
-        base=way.base,
+        base=way.layout.base,
         reason=verification.reason,
         detail=verification.detail,
     )
 
 
-def _unusable(runtime: Runtime, reason: Reason, error: OperatorError) -> Step:
+def _unusable(runtime: Runtime, reason: Reason, error: PilotError) -> Step:
     return Step(
         runtime=runtime, rung=None, image="", base="", reason=reason, detail=str(error).rstrip(".")
     )

@@ -67,6 +67,7 @@ class Reason(StrEnum):
     UNKNOWN_USER = "unknown-user"
     NO_ACCESS = "no-access"
     MISSING_FILE = "missing-file"
+    BROKE_LATER = "broke-later"
     UNKNOWN = "unknown"
 
 
@@ -94,6 +95,8 @@ class Layers(Record, frozen=True, kw_only=True):
 
     makes_mount_points: bool = False
     """Anywhere: through an overlay, an underlay, or a writable copy."""
+    may_make_mount_points: bool = False
+    """The site decides whether it does: it is tried, and what needs it has an alternative."""
     has_own_tmp: bool = True
     """It mounts a /tmp of the session's own, and makes mount points in there."""
 
@@ -164,6 +167,10 @@ class Dialect(Protocol):
     @property
     def causes(self) -> tuple[Cause, ...]:
         """What it says when something is wrong; the first that fits a line counts."""
+        ...
+
+    def configuration(self, runtime: Runtime) -> tuple[str, ...]:
+        """Return the files that say how a site has set it up."""
         ...
 
     def rungs(self, runtime: Runtime, *, is_root: bool) -> tuple[Rung, ...]:

@@ -19,6 +19,8 @@ _ALIASES = {
     RuntimeKind.SINGULARITY: RuntimeKind.APPTAINER,
 }
 _TIMEOUT_S = 5.0
+GLANCE_KEPT_S = 5.0
+_GLANCES_MAX = 256
 _SYSTEM_PATH = "/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin"
 # Prints the path, the path without links, and at last, as it may hang, the version.
 _LOOK_FOR_RUNTIME = f"""
@@ -99,3 +101,28 @@ async def inspect_file(path: str, *, timeout_s: float = _TIMEOUT_S) -> FileState
         return FileState(problem=problem, is_hung=True)
     problem = _PROBLEMS.get(finished.exit_code, "")
     return FileState(problem=problem, state=finished.stdout.decode(errors="replace"))
+
+
+class Glances:
+    """Looks at files now and then: many jobs a second don't each pay for a helper process.
+
+    A look counts for `GLANCE_KEPT_S`.
+    """
+
+    def __init__(self) -> None:
+        self._seen: dict[str, tuple[FileState, float]] = {}
+
+    async def state(self, path: str) -> str:
+        """Return what changes when the file becomes another one; empty where there is none."""
+        return (await self.look(path)).state
+
+    async def look(self, path: str) -> FileState:
+        """Return what was found at ``path`` lately, or look."""
+        now = asyncio.get_running_loop().time()
+        found, until = self._seen.get(path, (None, 0.0))
+        if found is None or now >= until:
+            found = await inspect_file(path)
+            while len(self._seen) >= _GLANCES_MAX:
+                del self._seen[next(iter(self._seen))]
+            self._seen[path] = (found, now + GLANCE_KEPT_S)
+        return found

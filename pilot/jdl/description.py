@@ -3,9 +3,9 @@
 How a JDL is written is in `pilot.jdl.syntax`, where names lead in `pilot.jdl.files`, what is
 saved in `pilot.jdl.outputs`. Nothing here reads a file or looks at the node.
 
-Our own addition to the dialect is ``ContainerImage``. Keys that nobody knows are kept as
-written and never an error, as JDLs carry the keys of other tools; `unknown_keys_note` finds
-the misspelt ones among them.
+Our own additions to the dialect are ``ContainerImage`` and ``ContainerImageDigest``. Keys that
+nobody knows are kept as written and never an error, as JDLs carry the keys of other tools;
+`unknown_keys_note` finds the misspelt ones among them.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pathlib import Path, PurePath
 from typing import NamedTuple
 
 from pilot.jdl.document import Document, JdlError, Word, shown
-from pilot.jdl.files import Inputs, Whereabouts, image_reference, work_file_name
+from pilot.jdl.files import Inputs, Whereabouts, image_digest, image_reference, work_file_name
 from pilot.jdl.keys import KNOWN_KEYS, unknown_keys, unknown_keys_note
 from pilot.jdl.outputs import DEFAULT_ERROR_OUTPUTS, DEFAULT_OUTPUTS, read_outputs
 from pilot.jdl.syntax import read_document
@@ -75,6 +75,7 @@ def parse_jdl(
         output_dir=_read_text(document, "OutputDir"),
         tags=_read_tags(document),
         container_image=_read_image(document, where),
+        container_image_digest=_read_image_digest(document),
         unknown=unknown_keys(document, variables),
     )
 
@@ -182,6 +183,11 @@ def _read_tags(document: Document) -> tuple[str, ...]:
 def _read_image(document: Document, where: Whereabouts) -> str:
     word = document.word("ContainerImage")
     return "" if word is None else image_reference(word, where)
+
+
+def _read_image_digest(document: Document) -> str:
+    word = document.word("ContainerImageDigest")
+    return "" if word is None else image_digest(word)
 
 
 def _read_variables(document: Document) -> dict[str, str]:

@@ -21,7 +21,9 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
+from pilot.images.reference import is_digest, is_tagged, parse_reference
 from pilot.jdl.document import Word, shown
+from transport.errors import UserError
 from transport.messages import InputFile
 
 GRID_ROOT = PurePosixPath("/alice")
@@ -134,20 +136,34 @@ def work_file_name(word: Word, text: str) -> str:
 
 
 def image_reference(word: Word, where: Whereabouts) -> str:
-    """Return a container image's absolute path or registry reference.
+    """Return how the node is to call a container image; raises JdlError for what means nothing.
 
-    It is a reference if it has a scheme (``docker://``) or its last part has a tag or a digest
-    (``almalinux:9``); a path that looks like that is written ``./almalinux:9``.
+    It is in a registry if it has a scheme (``docker://``) or its last part has a tag or a digest
+    (``almalinux:9``); a path that looks like that is written ``./almalinux:9``. Other names, and
+    those of archives (``oci-archive:``), lead where the names of files do.
     """
     text = word.plain()
     if not text:
         raise word.error("the image has no name; write a path or a reference such as docker://...")
-    if "://" in text:
-        return text
-    is_path = text.startswith(("/", "./", "../")) or where.is_catalogue_name(text)
-    if not is_path and re.search(r"[:@]", PurePosixPath(text).name):
-        return text
-    return where.find(word, text)[0]
+    archive = re.fullmatch(r"((?:oci|docker)-archive:)(.+?)(:[^/:]*)?", text)
+    if archive is not None:
+        text = f"{archive[1]}{where.find(word, archive[2])[0]}{archive[3] or ''}"
+    elif "://" not in text and (where.is_catalogue_name(text) or not is_tagged(text)):
+        text = where.find(word, text)[0]
+    try:
+        parse_reference(text)
+    except UserError as error:
+        sentence = str(error).rstrip(".")
+        raise word.error(sentence[0].lower() + sentence[1:]) from error
+    return text
+
+
+def image_digest(word: Word) -> str:
+    """Return the digest that a container image must have; raises JdlError for what is none."""
+    text = word.plain()
+    if not is_digest(text):
+        raise word.error(f"{shown(text)} is no digest; write sha256: and 64 digits of 0-9 and a-f")
+    return text
 
 
 def _file_name(word: Word, text: str) -> str:

@@ -13,6 +13,7 @@ NOTED_KEYS_MAX = 20
 KNOWN_KEYS = (
     "Arguments",
     "ContainerImage",
+    "ContainerImageDigest",
     "CPUCores",
     "DebugTag",
     "Executable",

@@ -36,11 +36,14 @@ class ChildWrapper:
         files: JobFiles,
         mark: str,
     ) -> None:
+        """``plan`` is how it was launched, ``mark`` is in its environment."""
         self._child = child
+        self._plan = plan
         self._files = files
         self.link = link
         self.launcher_pid = child.pid
         self.container = plan.container
+        self.image = plan.image
         self.traces = plan.traces
         # All that the job can write: a container's /tmp and the outputs count, too.
         self.work_directory = str(files.root)
@@ -77,6 +80,10 @@ class ChildWrapper:
                 os.killpg(self._child.pid, number)
             else:
                 self._child.send_signal(number)
+
+    def failed_to_start(self, why: str) -> bool:
+        """Tell whoever chose its container; see `actors.ports.LaunchedWrapper`."""
+        return self._plan.launch_failed(why)
 
     def _diagnose(self) -> str:
         try:

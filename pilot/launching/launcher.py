@@ -20,8 +20,9 @@ from actors.outputs import outputs_to_save
 from actors.ports import LaunchedWrapper, LaunchOrder
 from pilot.children import OWN_CHILDREN
 from pilot.confinement.ladder import BareConfinement, BareLadder
-from pilot.containers.ladder import ContainerPolicy, Ladder
+from pilot.containers.ladder import Choice, ContainerPolicy, Ladder
 from pilot.containers.mounts import make_mount_points
+from pilot.images import FileLock, local_path
 from pilot.job_files import JobFiles
 from pilot.launching.bare import bare_check_command, bare_environment, bare_plan
 from pilot.launching.child import ChildWrapper, abandon, spawned
@@ -45,6 +46,8 @@ class LauncherOptions(Record, frozen=True, kw_only=True):
     policy: ContainerPolicy = ContainerPolicy.PREFER
     image: str = ""
     """For jobs that name none."""
+    image_digest: str = ""
+    """That this image must have."""
     bare: BareConfinement = BareConfinement.PREFER
     packages_command: str = ""
     link: LinkOptions = msgspec.field(default_factory=LinkOptions)
@@ -71,7 +74,27 @@ class NodeLauncher:
             environment=bare_environment(self._host),
         )
         self._marks: dict[tuple[int, int], str] = {}
+        self._images: dict[tuple[int, int], FileLock] = {}
+        """Held in the cache for as long as an attempt runs in them."""
         self._ladder_lock = asyncio.Lock()
+
+    async def prepare(self) -> tuple[str, ...]:
+        """Try the node's own image before any job is asked for; return what was found wanting.
+
+        Raises `OperatorError` or `UserError` where a container is required and none works: such
+        a node must not take jobs.
+        """
+        options = self._options
+        if not options.image or options.policy is ContainerPolicy.NEVER:
+            return ()
+        try:
+            ladder = await self._made_ladder()
+        except OperatorError as error:
+            if options.policy is ContainerPolicy.REQUIRE:
+                raise
+            return (f"no containers on this node: {error}",)
+        choice = await ladder.choose(options.image, options.policy, digest=options.image_digest)
+        return choice.reasons
 
     async def launch(self, order: LaunchOrder) -> LaunchedWrapper:
         """Start a wrapper for ``order``; see `actors.ports.WrapperLauncher`."""
@@ -84,11 +107,15 @@ class NodeLauncher:
         attempt = Attempt(
             order=order, files=files, mark=mark, site=self._options.site, host=self._host
         )
-        image = order.description.container_image or self._options.image
+        wanted = order.description
+        image = wanted.container_image or self._options.image
+        digest = wanted.container_image_digest
+        if not wanted.container_image:
+            digest = digest or self._options.image_digest
         if not image and self._options.policy is not ContainerPolicy.REQUIRE:
             plan = await self._bare(attempt, "bare: no container image is asked for")
         else:
-            plan = await self._contained(attempt, image)
+            plan = await self._contained(attempt, image, digest)
         plan = await self._with_packages(order.description, plan)
         await asyncio.to_thread(write_owner, files, mark)
         child, read_fd, write_fd = await spawned(plan, files.log)
@@ -116,7 +143,10 @@ class NodeLauncher:
 
     async def clean(self, order: LaunchOrder) -> None:
         """Remove what the attempt left on the node's disk, but for its outputs and its log."""
-        OWN_CHILDREN.discard_mark(self._marks.pop((order.job_id, order.attempt), ""))
+        attempt = (order.job_id, order.attempt)
+        OWN_CHILDREN.discard_mark(self._marks.pop(attempt, ""))
+        if (image := self._images.pop(attempt, None)) is not None:
+            image.close()
         await asyncio.to_thread(self._files(order).remove_transient)
 
     async def _with_packages(self, description: JobDescription, plan: LaunchPlan) -> LaunchPlan:
@@ -139,8 +169,7 @@ class NodeLauncher:
         for file in (*description.inputs, *description.input_data):
             if is_own_state(os.path.realpath(file.source), state):
                 raise UserError(f"input {file.name}: {file.source} is the pilot's own")
-        image = description.container_image
-        if image.startswith("/"):
+        if image := local_path(description.container_image):
             place = os.path.realpath(image).rstrip("/") + "/"
             if f"{state}/".startswith(place) or place.startswith(f"{state}/"):
                 raise UserError(f"the container image {image} holds the pilot's own state")
@@ -152,22 +181,29 @@ class NodeLauncher:
         files.remove_earlier_attempts()
         files.make()
 
-    async def _contained(self, attempt: Attempt, reference: str) -> LaunchPlan:
-        policy, digest = self._options.policy, attempt.order.description.container_image_digest
+    async def _contained(self, attempt: Attempt, reference: str, digest: str) -> LaunchPlan:
+        policy = self._options.policy
         if policy is ContainerPolicy.NEVER:
             return await self._bare(attempt, "bare: containers are switched off")
         try:
             ladder = await self._made_ladder()
             choice = await ladder.choose(reference, policy, digest=digest)
+            await self._hold(attempt.order, choice, ladder)
         except OperatorError as error:
             if policy is ContainerPolicy.REQUIRE:
                 raise
             return await self._bare(attempt, f"bare: {error}")
         if choice.runtime is None:
             return await self._bare(attempt, *choice.reasons, "bare: no container works")
-        mounts = contained_mounts(attempt, choice, ladder.tools)
+        mounts = await contained_mounts(attempt, choice, ladder.tools)
         await asyncio.to_thread(make_mount_points, mounts)
-        return contained_plan(attempt, choice, ladder.tools.bundle, mounts)
+        plan = contained_plan(attempt, choice, ladder.tools, mounts)
+        return msgspec.structs.replace(plan, launch_failed=partial(ladder.launch_failed, choice))
+
+    async def _hold(self, order: LaunchOrder, choice: Choice, ladder: Ladder) -> None:
+        if choice.image is not None:
+            lock = await ladder.tools.images.hold(choice.image)
+            self._images[order.job_id, order.attempt] = lock
 
     async def _bare(self, attempt: Attempt, *reasons: str) -> LaunchPlan:
         policy = self._options.bare

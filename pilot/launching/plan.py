@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from actors.ports import LaunchOrder, WrapperPaths
+from actors.ports import ImageUsed, LaunchOrder, WrapperPaths
 from pilot.job_files import JobFiles, payload_environment
 from transport.messages import Record
 
@@ -39,8 +39,11 @@ class LaunchPlan(Record, frozen=True, kw_only=True):
     command: tuple[str, ...]
     environment: dict[str, str]
     container: str | None
+    image: ImageUsed | None = None
     traces: tuple[str, ...]
     paths: WrapperPaths
+    launch_failed: Callable[[str], bool] = lambda _: False
+    """Takes why it died before its first word; returns whether there is another way."""
 
 
 def is_own_state(path: str, state: str) -> bool:

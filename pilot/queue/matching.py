@@ -88,6 +88,7 @@ def _assign(tx: Transaction, job_id: int, node: str) -> Match:
         closing_sequence=None,
         trace_count=0,
         container=None,
+        image=None,
         usage=None,
     )
     description = tx.connection.execute(

@@ -21,6 +21,7 @@ _DETAIL = [
     *_ROW,
     jobs.c.description,
     jobs.c.jdl_text,
+    jobs.c.image,
     jobs.c.kill,
     jobs.c.kill_request,
     jobs.c.usage,

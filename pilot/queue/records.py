@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from enum import StrEnum
 
+from actors.ports import ImageUsed
 from transport.messages import (
     JobDescription,
     JobStatus,
@@ -100,6 +101,7 @@ class JobDetail(JobRow, frozen=True, kw_only=True):
 
     description: JobDescription
     jdl_text: str
+    image: ImageUsed | None
     kill: KillReason | None
     """Who ended it, when somebody did."""
     kill_request: KillReason | None

@@ -27,6 +27,7 @@ from actors.ports import (
     Answer,
     AnyReport,
     FinalReport,
+    ImageUsed,
     ProcessReport,
     StatusReport,
     TraceReport,
@@ -105,7 +106,8 @@ def _apply_status(tx: Transaction, job: Job, report: StatusReport, at: float) ->
         _give_back(tx, job, report, at)
     elif report.status is JobStatus.STARTED:
         container = report.container and storable(report.container)
-        enter(tx, job, report.status, at=at, reason=report.reason, container=container)
+        image = report.image and _storable_image(report.image)
+        enter(tx, job, report.status, at=at, reason=report.reason, container=container, image=image)
     else:
         enter(tx, job, report.status, at=at, reason=report.reason)
     return Answer.ACCEPTED
@@ -150,6 +152,10 @@ def _refuse(tx: Transaction, job: Job, report: StatusReport | FinalReport, why: 
     text = f"refused: report {report.sequence} says {report.status} after {job.status}, {why}"
     write_trace(tx, job, at=tx.now, text=text)
     return Answer.REFUSED
+
+
+def _storable_image(image: ImageUsed) -> ImageUsed:
+    return ImageUsed(reference=storable(image.reference), digest=storable(image.digest))
 
 
 def _storable_kill(kill: KillReason) -> KillReason:

@@ -28,9 +28,10 @@ from sqlalchemy import (
 )
 from sqlalchemy.types import TypeDecorator
 
+from actors.ports import ImageUsed
 from transport.messages import JobDescription, JobStatus, KillReason, SavedFile, Usage
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 """Raised with every change of these tables; a file of a newer version is refused."""
 
 
@@ -103,6 +104,7 @@ jobs = Table(
     Column("closing_sequence", BigInteger),  # of the report that ended the attempt
     Column("trace_count", Integer, nullable=False, default=0),
     Column("container", Text),
+    Column("image", Encoded(ImageUsed)),
     Column("kill_request", Encoded(KillReason)),
     # how it ended, or how far it is
     Column("exit_code", BigInteger),

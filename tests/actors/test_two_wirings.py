@@ -31,11 +31,11 @@ from actors.ports import (
 from actors.slots import Resources
 from actors.work_unit import WorkOptions
 from pilot import procfs
-from pilot.containers.ladder import ContainerPolicy
+from pilot.containers.ladder import ContainerPolicy, Ladder
 from pilot.in_process import InProcessLauncher
 from pilot.job_files import JobFiles
 from pilot.keys import FileKeyMaker
-from pilot.launching import ContainerTools, LauncherOptions, NodeLauncher
+from pilot.launching import LauncherOptions, NodeLauncher
 from pilot.node import Node, NodePorts
 from pilot.process_table import LocalProcessTable
 from pilot.staging import LocalStager
@@ -166,7 +166,7 @@ class RealWiring(Wiring):
         """Return the node's ports, as this machine has them."""
         options = LauncherOptions(state=self.state, policy=ContainerPolicy.NEVER)
         return NodePorts(
-            launcher=NodeLauncher(options, {"PATH": "/usr/bin:/bin"}, no_tools),
+            launcher=NodeLauncher(options, {"PATH": "/usr/bin:/bin"}, no_ladder),
             table=LocalProcessTable(),
             authority=self.authority,
             clock=self.clock,
@@ -183,7 +183,7 @@ class RealWiring(Wiring):
         return [str(pid) for pid, environment in found.items() if mark in environment]
 
 
-async def no_tools() -> ContainerTools:
+async def no_ladder() -> Ladder:
     """Refuse: no test here wants a container."""
     raise AssertionError
 

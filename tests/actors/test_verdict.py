@@ -65,3 +65,12 @@ def test_without_a_last_word_a_kill_decides() -> None:
     ours = kill(KillCode.CENTRAL_KILL)
 
     assert verdict(S.RUNNING, None, ours, "it did not stop") == (S.KILLED, "enough", ours)
+
+
+def test_a_container_that_broke_before_its_first_word_gives_the_job_back() -> None:
+    """There is another way to launch it; what had begun is no such case."""
+    given_back = verdict(S.ASSIGNED, None, None, "exited with 255", has_another_way=True)
+    begun = verdict(S.RUNNING, None, None, "exited with 255", has_another_way=True)
+
+    assert given_back == (S.WAITING, "launched otherwise next time: exited with 255", None)
+    assert begun.status is S.ERROR_E

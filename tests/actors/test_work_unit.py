@@ -240,6 +240,29 @@ async def test_a_wrapper_that_dies_in_its_greeting_is_error_a(bench: Bench) -> N
     assert "said: no such image" in bench.queue.finals()[0].reason + bench.queue.traces()
 
 
+async def test_a_container_that_breaks_in_its_greeting_gives_the_job_back(bench: Bench) -> None:
+    """It was seen working and there is another way: the next launch takes that."""
+    bench.launcher.is_mute = True
+    async with bench.running():
+        wrapper = await bench.launcher.wrapper()
+        wrapper.has_another_way = True
+        wrapper.die(WrapperExit(exit_code=255, diagnosis="said: no such image"))
+
+    assert bench.queue.statuses() == [S.WAITING]
+    assert wrapper.failed_starts == ["the wrapper exited with code 255; said: no such image"]
+
+
+async def test_a_wrapper_that_was_greeted_has_started(bench: Bench) -> None:
+    """What becomes of it then is no matter of how it was launched."""
+    async with bench.running():
+        wrapper = await bench.working()
+        wrapper.has_another_way = True
+        wrapper.die(WrapperExit(signal=9))
+
+    assert bench.queue.statuses() == [S.ERROR_A]
+    assert wrapper.failed_starts == []
+
+
 async def test_a_lost_link_ends_the_wrapper(bench: Bench) -> None:
     """Without its link nobody can collect the job: it is killed, not left to itself."""
     async with bench.running():

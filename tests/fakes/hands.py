@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from actors.ports import LaunchedWrapper, LaunchOrder, WrapperExit, WrapperPaths
+from actors.ports import ImageUsed, LaunchedWrapper, LaunchOrder, WrapperExit, WrapperPaths
 from tests.fakes.watched import Gate, Watched
 from transport.events import Closed, MessageReceived, Opened, SessionEvent
 from transport.link import Link
@@ -16,13 +16,16 @@ from transport.messages import Message, SavedFile
 class HandEnd(Watched):
     """One end of a link, played by the test: keeps what comes, and confirms it."""
 
-    def __init__(self, near: Link) -> None:
+    def __init__(self, near: Link, *, is_mute: bool = False) -> None:
+        """A mute one never says Hello."""
         super().__init__()
         self.near = near
         self.received: list[Message] = []
         self.events: list[SessionEvent] = []
         self.confirms = True
-        near.open(self._take)
+        self._is_mute = is_mute
+        if not is_mute:
+            near.open(self._take)
 
     def say(self, *messages: Message) -> None:
         """Send these."""
@@ -68,15 +71,25 @@ class HandWrapper(HandEnd):
         work_directory="/nowhere/work", output_directory="/output", private_directory="/private"
     )
     launcher_pid = 77
+    image: ImageUsed | None = None
 
-    def __init__(self, order: LaunchOrder, dies_of: frozenset[int], container: str | None) -> None:
+    def __init__(
+        self,
+        order: LaunchOrder,
+        dies_of: frozenset[int],
+        container: str | None,
+        *,
+        is_mute: bool = False,
+    ) -> None:
         self.link, far_end = memory_link(epoch=7)
-        super().__init__(far_end)
+        super().__init__(far_end, is_mute=is_mute)
         self.mark = f"mark-{order.job_id}"
         self.container = container
         self.dies_of = dies_of
         self.signals: list[int] = []
         self.host_path_error: Exception | None = None
+        self.has_another_way = False
+        self.failed_starts: list[str] = []
         self._ended: asyncio.Future[WrapperExit] = asyncio.get_running_loop().create_future()
 
     async def wait(self) -> WrapperExit:
@@ -88,6 +101,11 @@ class HandWrapper(HandEnd):
         if self.host_path_error is not None:
             raise self.host_path_error
         return f"/host{location}"
+
+    def failed_to_start(self, why: str) -> bool:
+        """Record it, and say what the test says."""
+        self.failed_starts.append(why)
+        return self.has_another_way
 
     def signal(self, number: int) -> None:
         """Record it, and die if it is deadly; nothing reaches what is gone."""
@@ -113,8 +131,9 @@ class HandWrapper(HandEnd):
 
     def hang_up(self) -> None:
         """Close the wrapper's end as the kernel closes a dead process's."""
-        self.near.eof_received()
-        self.near.close("gone")
+        if not self._is_mute:
+            self.near.eof_received()
+            self.near.close("gone")
         asyncio.get_running_loop().call_soon(self.link.eof_received)
 
     def die(self, end: WrapperExit | None = None) -> None:
@@ -138,6 +157,7 @@ class FakeWrapperLauncher(Watched):
         self.gate = Gate()
         self.error: Exception | None = None
         self.container: str | None = None
+        self.is_mute = False
         self.dies_of: frozenset[int] = frozenset({9})
         self.rescued: tuple[SavedFile, ...] = ()
         self.rescues: list[LaunchOrder] = []
@@ -153,7 +173,7 @@ class FakeWrapperLauncher(Watched):
         await self.gate.passed()
         if self.error is not None:
             raise self.error
-        wrapper = HandWrapper(order, self.dies_of, self.container)
+        wrapper = HandWrapper(order, self.dies_of, self.container, is_mute=self.is_mute)
         self.wrappers.append(wrapper)
         self.note()
         return wrapper

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from pilot.containers.runtime import Runtime, RuntimeKind
+from pilot.plain_files import remove_tree
 
 APPTAINER = shutil.which("apptainer")
 APPTAINER_CONF = Path("/etc/apptainer/apptainer.conf")
@@ -48,7 +49,7 @@ def public_directory() -> Iterator[Path]:
     try:
         yield directory
     finally:
-        shutil.rmtree(directory)
+        remove_tree(directory)
 
 
 def make_image(directory: Path) -> Path:
@@ -83,13 +84,23 @@ def script(path: Path, text: str) -> Path:
     return path
 
 
-# answer NAMESPACE "$@" answers a self-check as it should be, from that PID namespace.
+# answer NAMESPACE "$@" answers a self-check as it should be, from that PID namespace: the bundle,
+# which comes last of the directories, can't be written.
 _ANSWER = r"""
 answer() {
   namespace=$1
-  for nonce; do :; done
-  printf '{"nonce":"%s","pid":14,"pid_namespace":%s,"user_namespace":2,"uid":0,' $nonce $namespace
-  printf '"work_is_writable":true,"python":"3.11"}\n'
+  while [ "$1" != check ]; do shift; done
+  nonce=$2; shift 2
+  printf '{"nonce":"%s","pid":14,"namespaces":{"pid":%s},"uid":0,' $nonce $namespace
+  printf '"uid_map":"","cgroup":"","mounts":1,"no_new_privileges":true,"python":"3.11",'
+  printf '"directories":['
+  while [ $# -gt 0 ]; do
+    writable=true; comma=,
+    if [ $# = 1 ]; then comma=; case $1 in */pilot) writable=false;; esac; fi
+    printf '{"path":"%s","nonce":"%s","is_writable":%s}%s' "$1" $nonce $writable "$comma"
+    shift
+  done
+  printf ']}\n'
 }
 """
 

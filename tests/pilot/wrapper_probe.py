@@ -7,6 +7,7 @@ import subprocess
 import time
 from collections.abc import Sequence
 
+from pilot.bundle import Bundle
 from pilot.launching import bare_command
 from transport.frames import FrameKind, FrameSplitter, decode_envelope
 
@@ -73,6 +74,12 @@ def floor_command(executable: str) -> tuple[str, ...]:
     command = bare_command(executable)
     boot = _boot_index(command)
     return (*command[:boot], "-c", _FLOOR, *command[boot + 2 :])
+
+
+def bundled_floor_command(bundle: Bundle) -> tuple[str, ...]:
+    """Return the command line of the same child, run from a bundle."""
+    *python, _ = bundle.command(str(bundle.root))
+    return (*python, "-c", _FLOOR, f"{bundle.root}/app", f"{bundle.root}/site")
 
 
 def modules_of_floor(command: Sequence[str]) -> set[str]:

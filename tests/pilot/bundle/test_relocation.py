@@ -2,51 +2,15 @@ from __future__ import annotations
 
 import importlib.util
 import marshal
-import os
 import re
 import struct
 from pathlib import Path
 
 import pytest
 
-from pilot.bundle.relocation import (
-    copy_binary,
-    copy_bytecode,
-    requested_loader,
-    wanted_extensions,
-    wanted_stdlib,
-)
+from pilot.bundle.relocation import copy_binary, copy_bytecode, copy_loader
 from tests.pilot.sandbox import script
 from transport.errors import OperatorError
-
-
-def elf(interpreter: str) -> bytes:
-    """Make the part of a 64-bit ELF file that names a loader, after an entry of another kind."""
-    name = interpreter.encode() + b"\0"
-    header = bytearray(64)
-    header[:6] = b"\x7fELF\x02\x01"
-    struct.pack_into("<Q", header, 32, 64)
-    struct.pack_into("<HH", header, 54, 56, 2)
-    other = struct.pack("<IIQQQQQQ", 1, 0, 0, 0, 0, 0, 0, 0)
-    entry = struct.pack("<IIQQQQQQ", 3, 0, 64 + 112, 0, 0, len(name), 0, 0)
-    return bytes(header) + other + entry + name
-
-
-def test_the_loader_is_read_from_the_program(tmp_path: Path) -> None:
-    """The loader is what the file itself names, in whatever place of its table."""
-    program = tmp_path / "program"
-    program.write_bytes(elf("/lib/ld-musl-x86_64.so.1"))
-
-    assert requested_loader(program) == Path("/lib/ld-musl-x86_64.so.1")
-
-
-@pytest.mark.parametrize("content", [b"", b"#!/bin/sh\n", b"\x7fELF\x01\x01" + bytes(58)])
-def test_what_is_no_64_bit_program_names_no_loader(tmp_path: Path, content: bytes) -> None:
-    """Scripts, empty files and 32-bit programs have no loader that we could use."""
-    program = tmp_path / "program"
-    program.write_bytes(content)
-
-    assert requested_loader(program) is None
 
 
 def test_a_binary_comes_with_its_libraries(tmp_path: Path) -> None:
@@ -125,12 +89,11 @@ def test_bytecode_belongs_to_the_source_whatever_its_time(tmp_path: Path, instal
     assert namespace["value"] == (2 if installed == "fresh" else 1)
 
 
-def test_what_no_wrapper_needs_is_left_out() -> None:
-    """Tests, tools and windows stay at home; what asyncio needs comes along."""
-    stdlib = Path(os.__file__).parent
-    names = {path.relative_to(stdlib).parts[0] for path in wanted_stdlib(stdlib)}
-    extensions = {path.name.split(".")[0] for path in wanted_extensions(stdlib / "lib-dynload")}
+def test_a_copied_loader_reads_no_list_of_the_image(tmp_path: Path) -> None:
+    """The path of the list of what to preload is another, as long, that nobody can make."""
+    loader = tmp_path / "ld.so"
+    loader.write_bytes(b"..\0/etc/ld.so.preload\0..")
 
-    assert names >= {"asyncio", "encodings", "hashlib.py", "json", "os.py"}
-    assert not names & {"test", "tkinter", "idlelib", "site-packages", "lib2to3", "ensurepip"}
-    assert not extensions & {"_ssl", "_tkinter", "_testcapi", "_sqlite3"}
+    copy_loader(loader, tmp_path / "so" / "ld.so")
+
+    assert (tmp_path / "so" / "ld.so").read_bytes() == b"..\0/dev/null/preloads\0.."

@@ -2,18 +2,18 @@ from __future__ import annotations
 
 import os
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
 
+from pilot.containers.dialects import dialect_of
 from pilot.containers.runtime import (
     Bind,
     ContainerLaunch,
+    Rung,
     Runtime,
     RuntimeKind,
-    launch_command,
-    launch_environment,
 )
 from tests.pilot.sandbox import (
     USERS,
@@ -25,6 +25,17 @@ from tests.pilot.sandbox import (
     site_runtime,
 )
 from transport.errors import OperatorError, UserError
+
+
+def launch_command(planned: ContainerLaunch) -> tuple[str, ...]:
+    """Return the command line, as its runtime's dialect has it."""
+    return dialect_of(planned.runtime.kind).command(planned)
+
+
+def launch_environment(planned: ContainerLaunch, host: Mapping[str, str]) -> dict[str, str]:
+    """Return the environment, as its runtime's dialect has it."""
+    return dialect_of(planned.runtime.kind).environment(planned, host)
+
 
 APPTAINER = Runtime(path="/usr/bin/apptainer", kind=RuntimeKind.APPTAINER)
 SINGULARITY = Runtime(path="/usr/bin/singularity", kind=RuntimeKind.SINGULARITY)
@@ -48,8 +59,8 @@ def launch(
         image=image,
         binds=binds,
         scratch_directory=scratch_directory,
-        own_pid_namespace=own_pid_namespace,
-        use_userns=use_userns,
+        working_directory="/tmp/job",
+        rung=Rung(own_pid_namespace=own_pid_namespace, use_userns=use_userns),
         environment=environment or {},
     )
 
@@ -83,11 +94,19 @@ def test_a_user_namespace_is_asked_for_only_where_it_must_be() -> None:
     assert "--userns" not in launch_command(launch())
 
 
-def test_separators_in_paths_are_escaped_for_apptainer() -> None:
-    """Apptainer reads a backslash before a colon or a comma."""
-    bind = Bind(source="/data/a:b,c", destination="/tmp/in")
+def test_separators_in_paths_are_quoted_for_apptainer() -> None:
+    """-B has no escape for a destination or a backslash; --mount quotes whatever it is."""
+    odd = Bind(source='/data/a:b,c\\d"e', destination="/tmp/in", read_only=True)
 
-    assert "/data/a\\:b\\,c:/tmp/in" in launch_command(launch(binds=(bind,)))
+    command = launch_command(launch(binds=(WORK, odd)))
+
+    assert command[command.index("--mount") :][:4] == (
+        "--mount",
+        '"type=bind","source=/scratch/1/work","destination=/tmp/job"',
+        "--mount",
+        '"type=bind","source=/data/a:b,c\\d""e","destination=/tmp/in","ro"',
+    )
+    assert "-B" not in command
 
 
 @pytest.mark.parametrize(
@@ -95,7 +114,8 @@ def test_separators_in_paths_are_escaped_for_apptainer() -> None:
     [
         ("/data/a:b", SINGULARITY),
         ("/data/a,b", SINGULARITY),
-        ("/data/a\\b", APPTAINER),
+        ("/data/a\\b", SINGULARITY),
+        ('/data/a"b', SINGULARITY),
         ("/data/a\nb", APPTAINER),
         ("data", APPTAINER),
     ],
@@ -226,7 +246,9 @@ def test_the_line_works_whatever_layers_a_site_has(
 @pytest.mark.real
 @pytest.mark.apptainer
 @needs_apptainer
-@pytest.mark.parametrize("name", ["a:b", "a,b", "a b", "a'b", 'a"b', "a$b", "a;b*", "é", "a=b%"])
+@pytest.mark.parametrize(
+    "name", ["a:b", "a,b", "a b", "a'b", 'a"b', "a\\b", "a$b", "a;b*", "é", "a=b%"]
+)
 def test_odd_names_of_directories_are_bound_as_they_are(
     place: Path, image: Path, name: str
 ) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 import itertools
 import os
 from collections.abc import Iterator, Sequence
@@ -8,16 +9,17 @@ from pathlib import Path
 import pytest
 
 from pilot.bundle import Bundle, build_bundle
-from pilot.containers.check import own_pid_namespace, verify
-from pilot.containers.ladder import Choice, ContainerChoice, ContainerPolicy
-from pilot.containers.runtime import BUNDLE_INSIDE, WORK_INSIDE, Bind, ContainerLaunch, Runtime
+from pilot.containers.check import own_pid_namespace
+from pilot.containers.ladder import Choice, ContainerPolicy, ContainerTools, Ladder
+from pilot.containers.memory import FAILURE_KEPT_S, Memory
+from pilot.containers.runtime import Reason, Runtime
 from pilot.containers.search import FileState
+from pilot.containers.trial import Trial
+from pilot.images import ImageStore
 from tests.pilot.sandbox import (
-    USERS,
     fake_runtime,
     make_image,
     needs_apptainer,
-    needs_userns,
     owned_directory,
     public_directory,
     site_runtime,
@@ -35,28 +37,57 @@ esac
 answer {own_pid_namespace()} "$@"
 """
 NEVER_WORKS = 'echo tried >> "$0.log"; echo "FATAL: no loop device" >&2; exit 255'
+NOWHERE = Path("/nonexistent/bundle")
+NO_BUNDLE = Bundle(
+    root=NOWHERE,
+    python=NOWHERE / "python",
+    loader=NOWHERE / "loader",
+    library_path=NOWHERE / "so",
+    boot=NOWHERE / "boot",
+)
 
 
-def chooser(
+class StepClock:
+    """A wall clock that stands still until it is moved."""
+
+    def __init__(self) -> None:
+        self._now = 1_700_000_000.0
+
+    def now(self) -> float:
+        """Return UTC seconds."""
+        return self._now
+
+    def monotonic(self) -> float:
+        """Return the same: nobody asks here."""
+        return self._now
+
+    def advance(self, by_s: float) -> None:
+        """Move it."""
+        self._now += by_s
+
+
+RUNGS = 4
+"""Of Apptainer: with and without a PID namespace, each with and without --userns."""
+
+
+def ladder(
     scratch: Path,
     runtimes: Sequence[Runtime],
     *,
-    bundle_root: Path = Path("/nonexistent"),
-    check_command: tuple[str, ...] = ("check",),
-    use_userns: bool = False,
-) -> ContainerChoice:
-    """Make a chooser with counted nonces."""
+    bundle: Bundle = NO_BUNDLE,
+    clock: StepClock | None = None,
+    memory: Memory | None = None,
+) -> Ladder:
+    """Make a ladder with counted nonces."""
     counter = itertools.count()
-    return ContainerChoice(
-        runtimes=runtimes,
-        bundle_root=bundle_root,
-        check_command=check_command,
-        make_nonce=lambda: f"nonce{next(counter)}",
+    trial = Trial(
+        bundle=bundle,
         scratch_directory=scratch,
+        make_nonce=lambda: f"nonce{next(counter)}",
         host=os.environ,
-        use_userns=use_userns,
-        timeout_s=30.0,
     )
+    tools = ContainerTools(runtimes=tuple(runtimes), images=ImageStore(), trial=trial)
+    return Ladder(tools, memory or Memory(), clock or StepClock())
 
 
 def tries(runtime: Runtime) -> int:
@@ -81,9 +112,10 @@ async def test_a_runtime_that_works_is_taken(
     runtime = fake_runtime(tmp_path, WORKS)
     scratch = owned_directory(tmp_path / "scratch", "")
 
-    choice = await chooser(scratch, [runtime]).choose(image, policy)
+    choice = await ladder(scratch, [runtime]).choose(image, policy)
 
-    assert choice == Choice(runtime=runtime, own_pid_namespace=True)
+    assert (choice.runtime, choice.rung.own_pid_namespace) == (runtime, True)
+    assert choice.reasons == ()
     assert list(scratch.iterdir()) == []
 
 
@@ -91,10 +123,10 @@ async def test_the_second_rung_has_no_pid_namespace(tmp_path: Path, image: str) 
     """Where it can't be had, the job is told and runs all the same."""
     runtime = fake_runtime(tmp_path, WORKS_WITHOUT_PID_NAMESPACE)
 
-    choice = await chooser(tmp_path, [runtime]).choose(image, ContainerPolicy.REQUIRE)
+    choice = await ladder(tmp_path, [runtime]).choose(image, ContainerPolicy.REQUIRE)
 
     assert choice.runtime == runtime
-    assert not choice.own_pid_namespace
+    assert not choice.rung.own_pid_namespace
     assert len(choice.reasons) == 1
     assert "doesn't let a container mount /proc" in choice.reasons[0]
 
@@ -104,10 +136,10 @@ async def test_the_next_runtime_is_tried(tmp_path: Path, image: str) -> None:
     broken = fake_runtime(tmp_path, NEVER_WORKS, "broken")
     working = fake_runtime(tmp_path, WORKS, "working")
 
-    choice = await chooser(tmp_path, [broken, working]).choose(image, ContainerPolicy.PREFER)
+    choice = await ladder(tmp_path, [broken, working]).choose(image, ContainerPolicy.PREFER)
 
     assert choice.runtime == working
-    assert len(choice.reasons) == 2
+    assert len(choice.reasons) == RUNGS
     assert all("no loop device" in reason for reason in choice.reasons)
 
 
@@ -115,10 +147,10 @@ async def test_a_preferred_container_that_cannot_be_had_is_none(tmp_path: Path, 
     """The job runs bare, and its trace says why."""
     runtime = fake_runtime(tmp_path, NEVER_WORKS)
 
-    choice = await chooser(tmp_path, [runtime]).choose(image, ContainerPolicy.PREFER)
+    choice = await ladder(tmp_path, [runtime]).choose(image, ContainerPolicy.PREFER)
 
     assert choice.runtime is None
-    assert len(choice.reasons) == 2
+    assert len(choice.reasons) == RUNGS
 
 
 async def test_a_required_container_that_cannot_be_had_is_an_error(
@@ -126,19 +158,19 @@ async def test_a_required_container_that_cannot_be_had_is_an_error(
 ) -> None:
     """The operator reads which runtime, which image and why."""
     runtime = fake_runtime(tmp_path, NEVER_WORKS)
-    choice = chooser(tmp_path, [runtime])
+    choice = ladder(tmp_path, [runtime])
 
     with pytest.raises(OperatorError, match=rf"{runtime.path}.*{image}.*no loop device"):
         await choice.choose(image, ContainerPolicy.REQUIRE)
     with pytest.raises(OperatorError, match="No container runtime"):
-        await chooser(tmp_path, []).choose(image, ContainerPolicy.REQUIRE)
+        await ladder(tmp_path, []).choose(image, ContainerPolicy.REQUIRE)
 
 
 @pytest.mark.parametrize("image", ["/nonexistent/image", "docker://alpine", ""])
 async def test_an_image_that_is_not_there_is_the_users_business(tmp_path: Path, image: str) -> None:
     """It is named; where a container is only preferred, the job runs bare."""
     runtime = fake_runtime(tmp_path, WORKS)
-    choice = chooser(tmp_path, [runtime])
+    choice = ladder(tmp_path, [runtime])
 
     with pytest.raises(UserError, match=image or "No container image"):
         await choice.choose(image, ContainerPolicy.REQUIRE)
@@ -157,17 +189,17 @@ async def test_an_image_on_a_dead_mount_is_the_operators_business(
     async def hung(_path: str) -> FileState:
         return FileState(problem="its file system doesn't answer in 5 s", is_hung=True)
 
-    monkeypatch.setattr("pilot.containers.ladder.inspect_file", hung)
+    monkeypatch.setattr("pilot.containers.search.inspect_file", hung)
 
     with pytest.raises(OperatorError, match="/cvmfs/x can't be used: its file system"):
-        await chooser(tmp_path, []).choose("/cvmfs/x", ContainerPolicy.REQUIRE)
+        await ladder(tmp_path, []).choose("/cvmfs/x", ContainerPolicy.REQUIRE)
 
 
 async def test_never_means_never(tmp_path: Path, image: str) -> None:
     """Nothing is tried, and the reason is the setting."""
     runtime = fake_runtime(tmp_path, WORKS)
 
-    choice = await chooser(tmp_path, [runtime]).choose(image, ContainerPolicy.NEVER)
+    choice = await ladder(tmp_path, [runtime]).choose(image, ContainerPolicy.NEVER)
 
     assert choice == Choice(reasons=("Containers are switched off in the settings.",))
     assert tries(runtime) == 0
@@ -177,34 +209,38 @@ async def test_what_was_tried_is_remembered(tmp_path: Path, image: str) -> None:
     """The next job pays nothing, for what works and for what doesn't."""
     broken = fake_runtime(tmp_path, NEVER_WORKS, "broken")
     working = fake_runtime(tmp_path, WORKS, "working")
-    choice = chooser(tmp_path, [broken, working])
+    choice = ladder(tmp_path, [broken, working])
 
     first = await choice.choose(image, ContainerPolicy.PREFER)
     second = await choice.choose(image, ContainerPolicy.PREFER)
 
     assert first == second
-    assert (tries(broken), tries(working)) == (2, 1)
+    assert (tries(broken), tries(working)) == (RUNGS, 1)
 
 
 async def test_a_failure_is_not_remembered_for_ever(
     tmp_path: Path, image: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A busy node fails once and works later."""
-    monkeypatch.setattr("pilot.containers.ladder._FAILURE_KEPT_S", 0.0)
+    clock = StepClock()
     runtime = fake_runtime(tmp_path, f'[ -e "$0.log" ] || {{ {NEVER_WORKS}; }}\n{WORKS}')
-    choice = chooser(tmp_path, [runtime])
+    choice = ladder(tmp_path, [runtime], clock=clock)
 
     first = await choice.choose(image, ContainerPolicy.PREFER)
+    clock.advance(FAILURE_KEPT_S)
     second = await choice.choose(image, ContainerPolicy.PREFER)
 
-    assert not first.own_pid_namespace
-    assert second.own_pid_namespace
+    assert not first.rung.own_pid_namespace
+    assert second.rung.own_pid_namespace
 
 
-async def test_a_changed_runtime_or_image_is_tried_again(tmp_path: Path, image: str) -> None:
+async def test_a_changed_runtime_or_image_is_tried_again(
+    tmp_path: Path, image: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """What was true of the old one says nothing of the new one."""
+    monkeypatch.setattr("pilot.containers.search.GLANCE_KEPT_S", 0.0)
     runtime = fake_runtime(tmp_path, WORKS)
-    choice = chooser(tmp_path, [runtime])
+    choice = ladder(tmp_path, [runtime])
     await choice.choose(image, ContainerPolicy.PREFER)
 
     os.utime(image, (1, 1))
@@ -215,55 +251,53 @@ async def test_a_changed_runtime_or_image_is_tried_again(tmp_path: Path, image: 
     assert tries(runtime) == 3
 
 
-async def test_memory_has_a_bound(
-    tmp_path: Path, image: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The oldest is forgotten, however many images pass by."""
-    monkeypatch.setattr("pilot.containers.ladder._REMEMBERED_MAX", 1)
+async def test_what_broke_later_is_not_tried_again(tmp_path: Path, image: str) -> None:
+    """A runtime that worked in its check and not for the job: the next rung, at last bare."""
+    runtime = fake_runtime(tmp_path, f'case "$*" in *-C*) {WORKS} ;; *) {NEVER_WORKS} ;; esac')
+    steps = ladder(tmp_path, [runtime])
+    first = await steps.choose(image, ContainerPolicy.PREFER)
+
+    assert steps.launch_failed(first, "it died before its first word")
+    second = await steps.choose(image, ContainerPolicy.PREFER)
+
+    assert first.runtime == runtime
+    assert second.steps[0].reason is Reason.BROKE_LATER
+    assert "died before its first word" in second.reasons[0]
+    assert not steps.launch_failed(Choice(), "bare has no other way")
+
+
+async def test_one_check_serves_all_who_wait_for_it(tmp_path: Path, image: str) -> None:
+    """Fifty jobs that come at once cost one try."""
     runtime = fake_runtime(tmp_path, WORKS)
-    choice = chooser(tmp_path, [runtime])
+    steps = ladder(tmp_path, [runtime])
+    choices = await asyncio.gather(
+        *(steps.choose(image, ContainerPolicy.REQUIRE) for _ in range(50))
+    )
 
-    for name in (image, str(tmp_path), image):
-        await choice.choose(name, ContainerPolicy.PREFER)
+    assert {choice.runtime for choice in choices} == {runtime}
+    assert tries(runtime) == 1
 
-    assert tries(runtime) == 3
+
+async def test_the_next_pilot_remembers(tmp_path: Path, image: str) -> None:
+    """What was verified is in a file: a pilot that starts anew pays nothing."""
+    runtime = fake_runtime(tmp_path, WORKS)
+    file = tmp_path / "verified.json"
+    for _ in range(2):
+        steps = ladder(tmp_path, [runtime], memory=Memory(file))
+        assert (await steps.choose(image, ContainerPolicy.REQUIRE)).runtime == runtime
+
+    assert tries(runtime) == 1
 
 
 async def test_a_scratch_directory_that_is_not_there_is_named(tmp_path: Path, image: str) -> None:
     """Without a place for the check there is no container, and the reason is not the runtime."""
-    choice = chooser(tmp_path / "gone", [fake_runtime(tmp_path, WORKS)])
+    choice = ladder(tmp_path / "gone", [fake_runtime(tmp_path, WORKS)])
 
     with pytest.raises(OperatorError, match="gone"):
         await choice.choose(image, ContainerPolicy.REQUIRE)
 
 
 # --- with the real bundle, in the real Apptainer, in an image without libc and Python ---------
-
-BOOT = """
-import os, sys
-app = os.path.dirname(os.path.abspath(__file__))
-sys.path[:0] = [app, os.path.join(os.path.dirname(app), "site")]
-import asyncio, hashlib, json, zipfile
-import msgspec
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec
-from transport.messages import StartJob
-
-name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "job 1")])
-key = ec.generate_private_key(ec.SECP256R1())
-x509.CertificateSigningRequestBuilder().subject_name(name).sign(key, hashes.SHA256())
-open("probe", "w").close()
-print(json.dumps({
-    "nonce": sys.argv[-1],
-    "pid": os.getpid(),
-    "pid_namespace": os.stat("/proc/self/ns/pid").st_ino,
-    "user_namespace": os.stat("/proc/self/ns/user").st_ino,
-    "uid": os.getuid(),
-    "work_is_writable": os.path.exists("probe"),
-    "python": sys.version.split()[0],
-}))
-"""
 
 
 @pytest.fixture(scope="module")
@@ -275,10 +309,8 @@ def place() -> Iterator[Path]:
 
 @pytest.fixture(scope="module")
 def bundle(place: Path) -> Bundle:
-    """Give a bundle with a self-check of the test's own in it."""
-    bundle = build_bundle(place / "bundles")
-    (bundle.root / "app" / "boot_of_the_test.py").write_text(BOOT)
-    return bundle
+    """Give the real bundle."""
+    return build_bundle(place / "bundles")
 
 
 @pytest.fixture(scope="module")
@@ -288,71 +320,33 @@ def busybox(place: Path) -> str:
 
 
 SITES = [
-    ({"enable overlay": "no", "enable underlay": "no"}, True, ""),
-    ({"enable overlay": "no", "enable underlay": "yes"}, True, ""),
-    ({"enable overlay": "yes", "enable underlay": "no"}, True, ""),
-    ({"allow pid ns": "no"}, False, "forbids PID namespaces"),
-    ({"allow user ns": "no"}, None, "forbids user namespaces"),
+    ({}, True, set()),
+    ({"enable overlay": "no", "enable underlay": "no"}, True, set()),
+    ({"allow pid ns": "no"}, False, {Reason.NO_PID_NAMESPACE}),
+    ({"allow user ns": "no"}, None, {Reason.NO_USER_NAMESPACE}),
+    ({"user bind control": "no"}, None, {Reason.BINDS_FORBIDDEN}),
+    ({"allow container dir": "no"}, None, {Reason.IMAGE_FORBIDDEN}),
 ]
-
-
-def check_command(bundle: Bundle) -> tuple[str, ...]:
-    """Return the test's own self-check, as it is seen inside."""
-    return (*bundle.command(BUNDLE_INSIDE)[:-1], f"{BUNDLE_INSIDE}/app/boot_of_the_test.py")
 
 
 @pytest.mark.apptainer
 @needs_apptainer
-@pytest.mark.parametrize(("settings", "own_pid_namespace", "reason"), SITES)
+@pytest.mark.parametrize(("settings", "own_pid_namespace", "reasons"), SITES)
 async def test_each_site_gets_the_best_that_it_can_give(
     tmp_path: Path,
     bundle: Bundle,
     busybox: str,
     settings: dict[str, str],
     own_pid_namespace: bool | None,
-    reason: str,
+    reasons: set[Reason],
 ) -> None:
     """The wrapper's Python runs in busybox; what a site can't give is a rung lower."""
-    choice = await chooser(
-        tmp_path,
-        [site_runtime(tmp_path, "", settings)],
-        bundle_root=bundle.root,
-        check_command=check_command(bundle),
-        use_userns=needs_userns(""),
-    ).choose(busybox, ContainerPolicy.PREFER)
+    runtime = site_runtime(tmp_path, "", settings)
+    choice = await ladder(tmp_path, [runtime], bundle=bundle).choose(
+        busybox, ContainerPolicy.PREFER
+    )
 
-    assert reason in " ".join(choice.reasons), choice.reasons
+    assert reasons <= {step.reason for step in choice.steps}, choice.reasons
     assert (choice.runtime is None) == (own_pid_namespace is None), choice.reasons
-    assert choice.own_pid_namespace == bool(own_pid_namespace)
-
-
-@pytest.mark.apptainer
-@needs_apptainer
-@pytest.mark.parametrize("user", USERS)
-@pytest.mark.parametrize(("settings", "own_pid_namespace", "_"), SITES)
-async def test_every_user_gets_the_same(
-    bundle: Bundle,
-    busybox: str,
-    user: str,
-    settings: dict[str, str],
-    own_pid_namespace: bool | None,
-    _: str,
-) -> None:
-    """Root, who asks for a user namespace, and an ordinary user, who gets one unasked."""
-    with public_directory() as site:
-        launch = ContainerLaunch(
-            runtime=site_runtime(site, user, settings),
-            image=busybox,
-            binds=(
-                Bind(source=str(owned_directory(site / "work", user)), destination=WORK_INSIDE),
-                Bind(source=str(bundle.root), destination=BUNDLE_INSIDE, read_only=True),
-            ),
-            scratch_directory=str(owned_directory(site / "scratch", user)),
-            own_pid_namespace=bool(own_pid_namespace),
-            use_userns=needs_userns(user),
-        )
-        verification = await verify(
-            launch, check_command(bundle), nonce="n", host=os.environ, timeout_s=30.0
-        )
-
-    assert verification.works == (own_pid_namespace is not None), verification.reason
+    if choice.runtime is not None:
+        assert choice.rung.own_pid_namespace == own_pid_namespace

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from pilot.containers.apptainer import ApptainerDialect
 from pilot.containers.runtime import Runtime, RuntimeKind
 from pilot.containers.search import find_runtimes, inspect_file
 from tests.pilot.sandbox import script
@@ -24,7 +25,13 @@ async def test_runtimes_come_in_the_order_of_preference(tmp_path: Path) -> None:
     apptainer = script(tmp_path / "apptainer", version("apptainer"))
     other = script(tmp_path / "elsewhere", version("apptainer"))
 
-    found = await find_runtimes(f"/nonexistent:{tmp_path}", (str(other), "/nonexistent/apptainer"))
+    dialects = (
+        ApptainerDialect(
+            kind=RuntimeKind.APPTAINER, programs=("apptainer", "/nonexistent/apptainer")
+        ),
+        ApptainerDialect(kind=RuntimeKind.SINGULARITY, programs=("singularity", str(other))),
+    )
+    found = await find_runtimes(f"/nonexistent:{tmp_path}", dialects)
 
     assert found == (
         Runtime(path=str(apptainer), kind=RuntimeKind.APPTAINER, version="apptainer version 1.2.3"),
@@ -42,7 +49,7 @@ async def test_one_program_under_two_names_is_one_runtime(tmp_path: Path) -> Non
     apptainer = script(tmp_path / "apptainer", version("apptainer"))
     (tmp_path / "singularity").symlink_to(apptainer)
 
-    (found,) = await find_runtimes(str(tmp_path), ())
+    (found,) = await find_runtimes(str(tmp_path))
 
     assert found.path == str(apptainer)
     assert found.kind is RuntimeKind.APPTAINER
@@ -53,7 +60,7 @@ async def test_a_node_without_runtimes_has_none(tmp_path: Path) -> None:
     (tmp_path / "apptainer").mkdir()
     (tmp_path / "singularity").write_text("")
 
-    assert await find_runtimes(str(tmp_path), ()) == ()
+    assert await find_runtimes(str(tmp_path)) == ()
 
 
 async def test_a_version_that_does_not_come_is_not_waited_for(tmp_path: Path) -> None:
@@ -61,7 +68,7 @@ async def test_a_version_that_does_not_come_is_not_waited_for(tmp_path: Path) ->
     script(tmp_path / "apptainer", "sleep 1000")
     begun = time.monotonic()
 
-    (found,) = await find_runtimes(str(tmp_path), (), timeout_s=0.5)
+    (found,) = await find_runtimes(str(tmp_path), timeout_s=0.5)
 
     assert found.version == ""
     assert found.kind is RuntimeKind.APPTAINER

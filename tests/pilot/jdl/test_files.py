@@ -182,6 +182,9 @@ def test_names_that_lead_nowhere_are_refused(name: str, why: str) -> None:
         ("LF:/exp/slc9.sif", "/data/exp/slc9.sif"),
         ("docker://almalinux:9", "docker://almalinux:9"),
         ("registry.cern.ch/alice/slc9:latest", "registry.cern.ch/alice/slc9:latest"),
+        ("oci-archive:slc9.tar", "oci-archive:/home/anna/slc9.tar"),
+        ("oci-archive:/x/slc9.tar:1", "oci-archive:/x/slc9.tar:1"),
+        ("docker-archive:LF:/exp/slc9.tar:v1", "docker-archive:/data/exp/slc9.tar:v1"),
     ],
 )
 def test_an_image_is_a_path_or_a_reference(written: str, image: str) -> None:
@@ -192,3 +195,28 @@ def test_an_image_is_a_path_or_a_reference(written: str, image: str) -> None:
 def test_an_image_without_a_name_is_refused() -> None:
     """An empty string is a slip, not a wish for no image."""
     assert "the image has no name" in refusal('ContainerImage = "";')
+
+
+@pytest.mark.parametrize(
+    ("written", "problem"),
+    [
+        ("docker://Alma/x", "names in a registry are in lower case"),
+        ("library://alma", "nothing is known of library: images"),
+        ("alma@sha256:12", "after the @ belongs sha256:"),
+    ],
+)
+def test_an_image_that_means_nothing_is_refused(written: str, problem: str) -> None:
+    """At submission, with the place, and not on a node hours later."""
+    said = refusal(f'ContainerImage = "{written}";')
+
+    assert problem in said
+    assert "ContainerImage: the container image" in said
+
+
+def test_a_digest_may_be_required() -> None:
+    """Written as registries write it; anything else is a slip."""
+    digest = "sha256:" + "0123456789abcdef" * 4
+
+    assert parse(f'ContainerImageDigest = "{digest}";').container_image_digest == digest
+    assert parse("").container_image_digest == ""
+    assert "is no digest; write sha256:" in refusal('ContainerImageDigest = "sha256:12";')

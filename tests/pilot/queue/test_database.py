@@ -104,7 +104,7 @@ def test_newer_version_is_refused(path: Path) -> None:
     with closing(sqlite3.connect(path)) as other, other:
         other.execute("UPDATE queue_schema SET version = 99")
 
-    with pytest.raises(OperatorError, match="has version 99, and this pilot knows 1"):
+    with pytest.raises(OperatorError, match="has version 99, and this pilot knows 2"):
         QueueStore.open(path)
 
 
