@@ -83,5 +83,20 @@ def told_confinement(report: ConfinementReported) -> str:
     return (
         f"confinement: namespaces {namespaces}; uid map {report.uid_map or 'none'}; "
         f"{len(report.mounts)} mounts; cgroup {report.cgroup or 'none'}; "
-        f"no_new_privs {'yes' if report.no_new_privileges else 'no'}"
+        f"no_new_privs {'yes' if report.no_new_privileges else 'no'}{_told_own(report)}"
     )
+
+
+def _told_own(report: ConfinementReported) -> str:
+    if report.own_namespaces is None:
+        return ""
+    kinds = {"pid": "PID", "user": "user", "mnt": "mount"}
+    own = "".join(
+        f"; own {name} namespace {'yes' if kind in report.own_namespaces else 'no'}"
+        for kind, name in kinds.items()
+    )
+    payload = (
+        f", the payload's own ABI {report.payload_landlock}" if report.payload_landlock else ""
+    )
+    landlock = f"ABI {report.landlock}{payload}" if report.landlock else "no"
+    return f"{own}; Landlock {landlock}"

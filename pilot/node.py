@@ -176,6 +176,7 @@ def real_launcher(settings: Settings) -> NodeLauncher:
         policy=settings.container,
         image=settings.image,
         image_digest=settings.image_digest,
+        bare=settings.bare_confinement,
         packages_command=settings.packages_command,
         link=LinkOptions(heartbeat_s=settings.link_heartbeat_s, silence_s=settings.link_silence_s),
     )

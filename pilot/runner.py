@@ -10,14 +10,17 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import stat
 import subprocess
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 
 from actors.ports import ProcessEnd
 from pilot import children, procfs
+from pilot.confinement.plan import Held
 from transport.errors import UserError
 from transport.messages import ConfinementReported, ProcessIdentity
 
@@ -47,7 +50,9 @@ class LocalCommand:
 class LocalRunner:
     """Starts commands as children of this process."""
 
-    def __init__(self) -> None:
+    def __init__(self, held: Held | None = None) -> None:
+        """``held`` is what this process was confined to when it was launched bare, if it was."""
+        self._held = held
         children.become_subreaper()
 
     def own_identity(self) -> ProcessIdentity:
@@ -64,6 +69,9 @@ class LocalRunner:
             mounts=tuple(line.split()[4] for line in mounts[:MOUNTS_MAX]),
             cgroup=(procfs_lines("/proc/self/cgroup") or [""])[-1],
             no_new_privileges=procfs.status_field("self", b"NoNewPrivs") == "1",
+            own_namespaces=None if self._held is None else self._held.namespaces,
+            landlock=0 if self._held is None else self._held.landlock,
+            payload_landlock=0 if self._held is None else self._held.landlock,
         )
 
     async def start(
@@ -75,7 +83,7 @@ class LocalRunner:
         ends. Raises `UserError` when it can't be started.
         """
         try:
-            child = _spawn(arguments, directory, environment)
+            child = _spawn(arguments, directory, environment, self._held)
         except (OSError, ValueError) as error:
             why = getattr(error, "strerror", None) or str(error)
             raise UserError(f"{arguments[0]} can't be started: {why}") from error
@@ -87,6 +95,7 @@ class LocalRunner:
         empty_looks = 0
         for _ in range(SWEEPS_MAX):
             left = signal_descendants(9)
+            _kill_namespace()
             killed.update(left)
             # What forks and ends in turns may hide from one look; not from several in a row.
             empty_looks = 0 if left else empty_looks + 1
@@ -99,10 +108,14 @@ class LocalRunner:
 
 
 def _spawn(
-    arguments: Sequence[str], directory: str, environment: Mapping[str, str]
+    arguments: Sequence[str], directory: str, environment: Mapping[str, str], held: Held | None
 ) -> subprocess.Popen[bytes]:
     _make_executable(arguments[0], directory)
-    with _open_log(directory, "stdout") as stdout, _open_log(directory, "stderr") as stderr:
+    with (
+        _open_log(directory, "stdout") as stdout,
+        _open_log(directory, "stderr") as stderr,
+        _before_exec(held, directory) as before_exec,
+    ):
         return subprocess.Popen(
             list(arguments),
             cwd=directory,
@@ -111,8 +124,27 @@ def _spawn(
             stdout=stdout,
             stderr=stderr,
             start_new_session=True,
-            preexec_fn=_before_exec(),
+            preexec_fn=before_exec,
         )
+
+
+@contextmanager
+def _before_exec(held: Held | None, directory: str) -> Iterator[Callable[[], None]]:
+    """Give what a child does between fork and exec: all that can be done before is done before."""
+    die = partial(children.die_with_parent, os.getpid())
+    if held is None or not held.landlock:
+        yield die
+        return
+    from pilot.confinement.domains import payload_domain
+    from pilot.confinement.landlock import restrict_self
+
+    with payload_domain(held.landlock, held.devices, directory) as domain:
+
+        def die_and_restrict() -> None:
+            die()
+            restrict_self(domain.descriptor)
+
+        yield die_and_restrict
 
 
 def identity_of(pid: int) -> ProcessIdentity:
@@ -136,6 +168,13 @@ def signal_descendants(number: int) -> list[tuple[int, int]]:
     return [(process.pid, process.start_ticks) for process in living]
 
 
+def _kill_namespace() -> None:
+    """Kill all that is in the PID namespace whose first process this is: no fork is too quick."""
+    if os.getpid() == 1:
+        with suppress(ProcessLookupError):
+            os.kill(-1, signal.SIGKILL)
+
+
 def reap_orphans() -> None:
     """Collect zombies that came to this process as their subreaper.
 
@@ -156,10 +195,6 @@ def procfs_lines(path: str) -> list[str]:
         return Path(path).read_text(errors="replace").splitlines()
     except OSError:
         return []
-
-
-def _before_exec() -> Callable[[], None]:
-    return partial(children.die_with_parent, os.getpid())
 
 
 def _make_executable(program: str, directory: str) -> None:

@@ -16,6 +16,7 @@ from typing import get_type_hints
 import msgspec
 
 from actors.slots import Resources
+from pilot.confinement.ladder import BareConfinement
 from pilot.containers.dialects import chosen_dialects, split_list
 from pilot.containers.ladder import ContainerPolicy
 from pilot.images import check_digest
@@ -31,6 +32,7 @@ _KINDS = {
     str: "text in quotes",
     dict[str, str]: 'a table of lines like "/alice/cern.ch" = "directory"',
     ContainerPolicy: " or ".join(ContainerPolicy),
+    BareConfinement: " or ".join(BareConfinement),
 }
 
 
@@ -65,6 +67,8 @@ class Settings(Record, frozen=True, kw_only=True, forbid_unknown_fields=True):
     separated by commas; one that isn't there is left out."""
     container_check_s: float = 30.0
     """For one try of a container runtime; one that takes longer doesn't work."""
+    bare_confinement: BareConfinement = BareConfinement.PREFER
+    """Whether wrappers without a container are confined by namespaces and Landlock."""
     bundle: str = ""
     """Directory with published bundles (``pilot bundle DIR``), on CVMFS say. Where this very
     release's isn't among them, or where it is empty, one is made in the state directory."""

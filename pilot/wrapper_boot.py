@@ -7,6 +7,8 @@ library that prints at import time would print into the protocol (facts of 2018)
     wrapper_boot.py run PATH...           speak the protocol over stdin and stdout
     wrapper_boot.py check NONCE DIR...    print, as one line of JSON, where it finds itself, and
                                           what NONCE each directory holds in a file of that name
+    wrapper_boot.py confined WORD... -- run PATH...    (or check) the same, but first enter what the
+                                          words say (`pilot.confinement.plan`)
 
 PATH... are directories for sys.path; the one above this package comes first, and a bundle's
 ``site`` is found beside it.
@@ -14,6 +16,10 @@ PATH... are directories for sys.path; the one above this package comes first, an
 
 import os
 import sys
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from pilot.confinement.plan import Held
 
 
 def claim_stdio() -> tuple[int, int]:
@@ -64,13 +70,24 @@ def check(nonce: str, directories: list[str]) -> None:
                 {
                     "path": path,
                     "nonce": "".join(_lines(os.path.join(path, "nonce")))[:64],
-                    "is_writable": os.access(path, os.W_OK | os.X_OK),
+                    "is_writable": _is_writable(path),
                 }
                 for path in directories
             ],
         }
     )
     os.write(1, text.encode() + b"\n")
+
+
+def _is_writable(path: str) -> bool:
+    """Try it: neither a mode nor access(2) tells what Landlock says."""
+    name = os.path.join(path, f".check-{os.getpid()}")
+    try:
+        os.close(os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
+        os.unlink(name)
+    except OSError:
+        return False
+    return True
 
 
 def _lines(path: str) -> list[str]:
@@ -81,13 +98,30 @@ def _lines(path: str) -> list[str]:
         return []
 
 
+def confined(words: list[str], descriptors: tuple[int, ...]) -> "Held | None":
+    """Enter what the words say, if any; ``descriptors`` are for who goes on from here alone."""
+    if not words:
+        return None
+    find_modules([])
+    from pilot.confinement.plan import parsed
+    from pilot.confinement.stage import enter
+
+    return enter(parsed(words), descriptors)
+
+
 def main() -> None:
-    """Do what the first argument says."""
-    what, arguments = sys.argv[1], sys.argv[2:]
+    """Do what the arguments say."""
+    words, arguments = [], sys.argv[1:]
+    if arguments[0] == "confined":
+        end = arguments.index("--")
+        words, arguments = arguments[1:end], arguments[end + 1 :]
+    what, *arguments = arguments
     if what == "check":
+        confined(words, ())
         check(arguments[0], arguments[1:])
         return
     read_fd, write_fd = claim_stdio()
+    held = confined(words, (read_fd, write_fd))
     # OpenSSL would look for its configuration and its modules where the image says.
     os.environ.update(OPENSSL_CONF=os.devnull, CRYPTOGRAPHY_OPENSSL_NO_LEGACY="1")
     # asyncio and msgspec do without these, which cost 25 ms: nothing here speaks TLS.
@@ -95,7 +129,7 @@ def main() -> None:
     find_modules(arguments)
     from pilot.wrapper_process import run_wrapper
 
-    sys.exit(run_wrapper(read_fd, write_fd))
+    sys.exit(run_wrapper(read_fd, write_fd, held))
 
 
 if __name__ == "__main__":

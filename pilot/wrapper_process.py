@@ -17,6 +17,7 @@ from actors.messages import StopWork
 from actors.runtime import ActorSystem, Address
 from actors.supervision import ChildSpec, Ending
 from pilot.clock import SystemClock
+from pilot.confinement.plan import Held
 from pilot.keys import FileKeyMaker
 from pilot.runner import LocalRunner
 from pilot.staging import LocalStager
@@ -59,24 +60,27 @@ def configure_logging(link: Link, level: str, _format: str) -> None:
     root.handlers[1:] = [LinkHandler(link)]
 
 
-def run_wrapper(read_fd: int, write_fd: int) -> int:
-    """Run one job over these descriptors; return the process's exit code."""
+def run_wrapper(read_fd: int, write_fd: int, held: Held | None = None) -> int:
+    """Run one job over these descriptors; return the process's exit code.
+
+    ``held`` is what this process was confined to before, where that is known.
+    """
     logging.basicConfig(
         stream=sys.stderr, level="INFO", format="%(asctime)s %(levelname)s %(name)s: %(message)s"
     )
     # A core file of the wrapper would hold the job's key.
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     try:
-        return asyncio.run(_serve(read_fd, write_fd))
+        return asyncio.run(_serve(read_fd, write_fd, held))
     except Exception as error:
         log.critical("the wrapper failed: %s: %s", type(error).__name__, error, exc_info=True)
         return 70
 
 
-async def _serve(read_fd: int, write_fd: int) -> int:
+async def _serve(read_fd: int, write_fd: int, held: Held | None) -> int:
     link = await stdio_link(Role.WRAPPER, read_fd=read_fd, write_fd=write_fd, release=RELEASE)
     ports = WrapperPorts(
-        runner=LocalRunner(),
+        runner=LocalRunner(held),
         stager=LocalStager(),
         keys=FileKeyMaker(),
         clock=SystemClock(),

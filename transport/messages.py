@@ -326,7 +326,9 @@ class ProcessAnnounced(Message, frozen=True, kw_only=True, tag="process-announce
     at: float
 
 
-class ConfinementReported(Message, frozen=True, kw_only=True, tag="confinement-reported"):
+class ConfinementReported(
+    Message, frozen=True, kw_only=True, omit_defaults=True, tag="confinement-reported"
+):
     """Wrapper to agent, at start: what it really got, to be held against what was asked."""
 
     namespaces: dict[str, int]
@@ -335,6 +337,12 @@ class ConfinementReported(Message, frozen=True, kw_only=True, tag="confinement-r
     mounts: tuple[str, ...]
     cgroup: str
     no_new_privileges: bool
+    own_namespaces: tuple[str, ...] | None = None
+    """Those that a bare wrapper entered itself; None where it can't know: in a container."""
+    landlock: int = 0
+    """ABI of the Landlock domain that the wrapper entered itself; 0: none."""
+    payload_landlock: int = 0
+    """And of the narrower one that its payload gets; 0: none."""
 
 
 class RequestCredential(Message, frozen=True, kw_only=True, tag="request-credential"):

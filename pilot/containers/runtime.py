@@ -54,6 +54,8 @@ class Reason(StrEnum):
     WRONG_ANSWER = "wrong-answer"
     NO_PID_NAMESPACE = "no-pid-namespace"
     NO_USER_NAMESPACE = "no-user-namespace"
+    NO_LANDLOCK = "no-landlock"
+    NOT_CONFINED = "not-confined"
     NO_MOUNT_POINT = "no-mount-point"
     NOT_MOUNTED = "not-mounted"
     NOT_WRITABLE = "not-writable"

@@ -19,11 +19,12 @@ import msgspec
 from actors.outputs import outputs_to_save
 from actors.ports import LaunchedWrapper, LaunchOrder
 from pilot.children import OWN_CHILDREN
+from pilot.confinement.ladder import BareConfinement, BareLadder
 from pilot.containers.ladder import Choice, ContainerPolicy, Ladder
 from pilot.containers.mounts import make_mount_points
 from pilot.images import FileLock, local_path
 from pilot.job_files import JobFiles
-from pilot.launching.bare import bare_plan
+from pilot.launching.bare import bare_check_command, bare_environment, bare_plan
 from pilot.launching.child import ChildWrapper, abandon, spawned
 from pilot.launching.contained import contained_mounts, contained_plan
 from pilot.launching.plan import Attempt, LaunchPlan, is_own_state
@@ -47,6 +48,7 @@ class LauncherOptions(Record, frozen=True, kw_only=True):
     """For jobs that name none."""
     image_digest: str = ""
     """That this image must have."""
+    bare: BareConfinement = BareConfinement.PREFER
     packages_command: str = ""
     link: LinkOptions = msgspec.field(default_factory=LinkOptions)
 
@@ -65,6 +67,12 @@ class NodeLauncher:
         self._host = dict(host)
         self._make_ladder = make_ladder
         self._ladder: Ladder | None = None
+        self._bare_ladder = BareLadder(
+            options.state,
+            bare_check_command,
+            make_nonce=partial(secrets.token_hex, 8),
+            environment=bare_environment(self._host),
+        )
         self._marks: dict[tuple[int, int], str] = {}
         self._images: dict[tuple[int, int], FileLock] = {}
         """Held in the cache for as long as an attempt runs in them."""
@@ -105,7 +113,7 @@ class NodeLauncher:
         if not wanted.container_image:
             digest = digest or self._options.image_digest
         if not image and self._options.policy is not ContainerPolicy.REQUIRE:
-            plan = bare_plan(attempt, ("bare: no container image is asked for",))
+            plan = await self._bare(attempt, "bare: no container image is asked for")
         else:
             plan = await self._contained(attempt, image, digest)
         plan = await self._with_packages(order.description, plan)
@@ -176,7 +184,7 @@ class NodeLauncher:
     async def _contained(self, attempt: Attempt, reference: str, digest: str) -> LaunchPlan:
         policy = self._options.policy
         if policy is ContainerPolicy.NEVER:
-            return bare_plan(attempt, ("bare: containers are switched off",))
+            return await self._bare(attempt, "bare: containers are switched off")
         try:
             ladder = await self._made_ladder()
             choice = await ladder.choose(reference, policy, digest=digest)
@@ -184,9 +192,9 @@ class NodeLauncher:
         except OperatorError as error:
             if policy is ContainerPolicy.REQUIRE:
                 raise
-            return bare_plan(attempt, (f"bare: {error}",))
+            return await self._bare(attempt, f"bare: {error}")
         if choice.runtime is None:
-            return bare_plan(attempt, (*choice.reasons, "bare: no container works"))
+            return await self._bare(attempt, *choice.reasons, "bare: no container works")
         mounts = await contained_mounts(attempt, choice, ladder.tools)
         await asyncio.to_thread(make_mount_points, mounts)
         plan = contained_plan(attempt, choice, ladder.tools, mounts)
@@ -196,6 +204,13 @@ class NodeLauncher:
         if choice.image is not None:
             lock = await ladder.tools.images.hold(choice.image)
             self._images[order.job_id, order.attempt] = lock
+
+    async def _bare(self, attempt: Attempt, *reasons: str) -> LaunchPlan:
+        policy = self._options.bare
+        choice = await self._bare_ladder.choose(policy)
+        if policy is BareConfinement.NEVER:
+            return bare_plan(attempt, (*reasons, *choice.reasons))
+        return bare_plan(attempt, reasons, choice, str(self._options.state))
 
     async def _made_ladder(self) -> Ladder:
         async with self._ladder_lock:

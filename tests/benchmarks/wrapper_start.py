@@ -3,8 +3,9 @@
 Run it as ``python -m tests.benchmarks.wrapper_start``.
 
 Rounds are interleaved, as a machine's speed drifts by the minute: trust the ratios. The floor is a
-child that imports asyncio and msgspec and starts /bin/true, in the same kind of interpreter. The
-first round of each is a warm-up and doesn't count.
+child that imports asyncio and msgspec and starts /bin/true, in the same kind of interpreter. Each
+rung of bare confinement is a line, each with Landlock where the kernel has it. The first round of
+each is a warm-up and doesn't count.
 """
 # ruff: noqa: T201 - a benchmark prints its figures
 
@@ -17,9 +18,13 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 from pilot.bundle import build_bundle
+from pilot.confinement.ladder import RUNGS
+from pilot.confinement.landlock import supported_abi
+from pilot.confinement.plan import Confinement
 from pilot.launching import bare_command
 from tests.pilot.wrapper_probe import (
     floor_command,
@@ -44,6 +49,7 @@ def main() -> None:
         measures = {
             "floor: asyncio, msgspec, /bin/true": lambda: seconds_to_end(floor),
             "bare wrapper to Hello": lambda: seconds_to_hello(bare),
+            **confined_measures(Path(directory)),
             "bundled wrapper to Hello": lambda: seconds_to_hello(bundled),
         }
         report(measured(measures, options.rounds))
@@ -51,6 +57,22 @@ def main() -> None:
     extra = sorted(modules - modules_of_floor(floor))
     print(f"\n{len(modules)} modules at Hello, {len(extra)} of them not the floor's:")
     print("\n".join(sorted(modules) if options.modules else extra))
+
+
+def confined_measures(directory: Path) -> dict[str, Measure]:
+    """Return what each rung of bare confinement costs, to be held against the bare wrapper."""
+    state = directory.resolve()
+    abi = supported_abi()
+    names = {3: "in PID, mount, user namespaces", 2: "in mount, user namespaces", 0: "in Landlock"}
+    measures: dict[str, Measure] = {}
+    for namespaces in RUNGS:
+        confinement = Confinement(
+            namespaces=namespaces, landlock=abi, write=(str(state),), hide=f"{state}/hidden"
+        )
+        command = bare_command(sys.executable, confinement)
+        measures[f"bare, {names[len(namespaces)]}"] = partial(seconds_to_hello, command)
+    (state / "hidden").mkdir()
+    return measures
 
 
 def seconds_to_end(command: Sequence[str]) -> float:

@@ -211,10 +211,13 @@ def test_every_step_of_a_job_is_a_line(tmp_path: Path) -> None:
 
 
 def test_a_payload_that_ends_at_once_is_still_shown(tmp_path: Path) -> None:
-    """Nobody had the time to look for it; where it ran is known all the same."""
+    """Nobody had the time to look for it; where it ran is known all the same.
+
+    In a PID namespace of its own, only its PID in there is.
+    """
     jdl = write(tmp_path / "quick.jdl", 'Executable = "/bin/true";')
     state = str(tmp_path / "state")
-    pilot("run", jdl, "--state", state)
+    pilot("run", jdl, "--state", state, environment={"PILOT_BARE_CONFINEMENT": "never"})
 
     _, out, _ = pilot("show", "1", "--json", "--state", state)
     payloads = [line for line in json.loads(out)["processes"] if line["role"] == "payload"]
