@@ -46,6 +46,7 @@ from pilot.containers.runtime import (
     ContainerLaunch,
     ImageForm,
     Layers,
+    NotExpressible,
     Reason,
     Rung,
     Runtime,
@@ -54,7 +55,6 @@ from pilot.containers.runtime import (
     checked_image,
     host_environment,
 )
-from transport.errors import OperatorError
 from transport.messages import Record
 
 CVMFS_PROGRAMS = (
@@ -135,7 +135,7 @@ class ApptainerDialect(Record, frozen=True, kw_only=True):
             environment[f"{prefix}_CACHEDIR"] = launch.scratch_directory
         for name, value in launch.environment.items():
             if not _VARIABLE.fullmatch(name) or _EVALUATED.search(value):
-                raise OperatorError(
+                raise NotExpressible(
                     f"The variable {name!r} can't be handed into a container: the runtime would "
                     "evaluate its value. Names are letters, digits and '_'; values may hold no "
                     "quotes, '$', '`', backslashes or control characters."

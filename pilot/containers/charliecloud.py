@@ -26,6 +26,7 @@ from pilot.containers.runtime import (
     ContainerLaunch,
     ImageForm,
     Layers,
+    NotExpressible,
     Reason,
     Rung,
     Runtime,
@@ -34,7 +35,6 @@ from pilot.containers.runtime import (
     checked_image,
     handed_on_by_name,
 )
-from transport.errors import OperatorError
 from transport.messages import Record
 
 _OUTSIDE = """\
@@ -84,7 +84,7 @@ class CharliecloudDialect(Record, frozen=True, kw_only=True):
     def command(self, launch: ContainerLaunch) -> tuple[str, ...]:
         """Return the command line; see `pilot.containers.runtime.Dialect`."""
         if not launch.scratch_directory:
-            raise OperatorError("Charliecloud can't be used without a directory for /tmp.")
+            raise NotExpressible("Charliecloud can't be used without a directory for /tmp.")
         binds: list[str] = []
         options: list[str] = []
         for number, bind in enumerate(launch.binds):

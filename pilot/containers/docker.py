@@ -26,6 +26,7 @@ from pilot.containers.runtime import (
     ContainerLaunch,
     ImageForm,
     Layers,
+    NotExpressible,
     Reason,
     Rung,
     Runtime,
@@ -33,7 +34,6 @@ from pilot.containers.runtime import (
     handed_on_by_name,
     host_environment,
 )
-from transport.errors import OperatorError
 from transport.messages import Record
 
 _OPTIONS = (
@@ -92,7 +92,7 @@ class DockerDialect(Record, frozen=True, kw_only=True):
     def command(self, launch: ContainerLaunch) -> tuple[str, ...]:
         """Return the command line; see `pilot.containers.runtime.Dialect`."""
         if not launch.scratch_directory:
-            raise OperatorError("Docker can't be used without a directory for /tmp.")
+            raise NotExpressible("Docker can't be used without a directory for /tmp.")
         tmp = Bind(source=launch.scratch_directory, destination="/tmp")  # noqa: S108
         docker = own_root.quoted(launch.runtime.path, *launch.runtime.arguments)
         return own_root.command_in_own_root(

@@ -21,7 +21,14 @@ from pilot.containers.dialects import dialect_of
 from pilot.containers.layouts import Layout, NoMountPoint, possible_layouts
 from pilot.containers.memory import Memory
 from pilot.containers.mounts import TMP_BASE, ImageTree
-from pilot.containers.runtime import Bind, Reason, Rung, Runtime
+from pilot.containers.runtime import (
+    Bind,
+    ImageForm,
+    NotExpressible,
+    Reason,
+    Rung,
+    Runtime,
+)
 from pilot.containers.search import Glances
 from pilot.containers.trial import Trial, Way
 from pilot.images import ImageStore, LocalImage
@@ -38,6 +45,7 @@ _OTHER_RUNTIME = frozenset(
         Reason.IMAGE_FORMAT,
         Reason.IMAGE_FORBIDDEN,
         Reason.BINDS_FORBIDDEN,
+        Reason.NOT_EXPRESSIBLE,
     }
 )
 """What no other rung of the same runtime cures, or what would cost the whole deadline again."""
@@ -160,18 +168,29 @@ class Ladder:
     async def _climb_runtime(
         self, runtime: Runtime, image: LocalImage, steps: list[Step]
     ) -> Choice | None:
-        dialect = dialect_of(runtime.kind)
+        """Try a runtime with the image as it is, then with its files unpacked."""
+        forms = dialect_of(runtime.kind).image_forms
+        if image.form in forms:
+            choice = await self._climb_rungs(runtime, image, steps)
+            is_unmountable = steps and steps[-1].reason is Reason.IMAGE_UNMOUNTABLE
+            if choice is not None or not is_unmountable or ImageForm.DIRECTORY not in forms:
+                return choice
         try:
-            if image.form not in dialect.image_forms:
-                image = await self._tools.images.as_directory(image)
-            site = self._tools.site_binds
-            tree = await self._tools.images.tree(image, [bind.destination for bind in site])
+            unpacked = await self._tools.images.as_directory(image)
+        except PilotError as error:
+            steps.append(_unusable(runtime, Reason.IMAGE_FORM, error))
+            return None
+        return await self._climb_rungs(runtime, unpacked, steps)
+
+    async def _climb_rungs(
+        self, runtime: Runtime, image: LocalImage, steps: list[Step]
+    ) -> Choice | None:
+        dialect, site = dialect_of(runtime.kind), self._tools.site_binds
+        tree = await self._tools.images.tree(image, [bind.destination for bind in site])
+        try:
             layouts = possible_layouts(tree, dialect.layers, site)
         except NoMountPoint as error:
             steps.append(_unusable(runtime, Reason.NO_MOUNT_POINT, error))
-            return None
-        except PilotError as error:
-            steps.append(_unusable(runtime, Reason.IMAGE_FORM, error))
             return None
         state = await self._state_of(runtime)
         lacking: set[tuple[bool, Layout]] = set()
@@ -222,9 +241,17 @@ class Ladder:
         async with self._one_at_a_time:  # Many jobs may want to know the same.
             verification = self._memory.get(key, self._clock.now())
             if verification is None:
-                verification = await self._tools.trial.run(way)
+                verification = await self._tried(way)
                 self._memory.put(key, verification, self._clock.now())
             return verification
+
+    async def _tried(self, way: Way) -> Verification:
+        """Run a trial; what this runtime can't be told is a reason to try the next."""
+        try:
+            return await self._tools.trial.run(way)
+        except NotExpressible as error:
+            detail = str(error).rstrip(".")
+            return Verification(works=False, reason=Reason.NOT_EXPRESSIBLE, detail=detail)
 
 
 def _choice(way: Way, key: str, steps: Sequence[Step]) -> Choice:

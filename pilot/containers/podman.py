@@ -31,6 +31,7 @@ from pilot.containers.runtime import (
     ContainerLaunch,
     ImageForm,
     Layers,
+    NotExpressible,
     Reason,
     Rung,
     Runtime,
@@ -38,7 +39,6 @@ from pilot.containers.runtime import (
     bind_path,
     handed_on_by_name,
 )
-from transport.errors import OperatorError
 from transport.messages import Record
 
 _OWN = "/dev/shm"  # noqa: S108 - a memory file system of the launch's own
@@ -100,7 +100,7 @@ class PodmanDialect(Record, frozen=True, kw_only=True):
     def command(self, launch: ContainerLaunch) -> tuple[str, ...]:
         """Return the command line; see `pilot.containers.runtime.Dialect`."""
         if not launch.scratch_directory:
-            raise OperatorError("Podman can't be used without a directory for its own files.")
+            raise NotExpressible("Podman can't be used without a directory for its own files.")
         scratch = bind_path(launch.scratch_directory, self.kind, forbidden=',"')
         return own_root.command_in_own_root(
             launch.image,

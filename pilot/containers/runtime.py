@@ -71,7 +71,12 @@ class Reason(StrEnum):
     MISSING_FILE = "missing-file"
     BROKE_LATER = "broke-later"
     NO_DAEMON = "no-daemon"
+    NOT_EXPRESSIBLE = "not-expressible"
     UNKNOWN = "unknown"
+
+
+class NotExpressible(OperatorError):
+    """Raised when a launch can't be said to a runtime: it would read it as something else."""
 
 
 class Runtime(Record, frozen=True, kw_only=True):
@@ -183,14 +188,14 @@ class Dialect(Protocol):
     def command(self, launch: ContainerLaunch) -> tuple[str, ...]:
         """Return the command line, to which the wrapper's own is appended.
 
-        Raises `UserError` for an image and `OperatorError` for a bind that can't be expressed.
+        Raises `UserError` for an image and `NotExpressible` for a bind that can't be expressed.
         """
         ...
 
     def environment(self, launch: ContainerLaunch, host: Mapping[str, str]) -> dict[str, str]:
         """Return the environment to start the command line in, given the pilot's own.
 
-        Raises `OperatorError` for a variable that the runtime would change on its way.
+        Raises `NotExpressible` for a variable that the runtime would change on its way.
         """
         ...
 
@@ -216,7 +221,7 @@ def bind_path(path: str, kind: RuntimeKind, *, forbidden: str) -> str:
     """
     if not path.startswith("/") or _CONTROL.search(path) or set(forbidden) & set(path):
         named = " ".join(sorted(set(forbidden)))
-        raise OperatorError(
+        raise NotExpressible(
             f"{path!r} can't be bound into a container by {kind}: a path must be absolute and "
             f"free of control characters{f' and of {named}' if named else ''}. "
             "Choose another directory."
@@ -231,7 +236,7 @@ def handed_on_by_name(environment: Mapping[str, str], kind: RuntimeKind) -> tupl
     """
     for name in environment:
         if not _VARIABLE.fullmatch(name) or name in HOST_VARIABLES:
-            raise OperatorError(
+            raise NotExpressible(
                 f"The variable {name!r} can't be handed into a container by {kind}: names are "
                 f"letters, digits and '_', and {', '.join(HOST_VARIABLES)} are the runtime's own."
             )

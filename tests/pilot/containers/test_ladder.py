@@ -6,15 +6,16 @@ import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from pilot.bundle import Bundle, build_bundle
 from pilot.containers.check import own_pid_namespace
 from pilot.containers.ladder import Choice, ContainerPolicy, ContainerTools, Ladder
 from pilot.containers.memory import FAILURE_KEPT_S, Memory
-from pilot.containers.runtime import Reason, Runtime
+from pilot.containers.runtime import ImageForm, Reason, Runtime, RuntimeKind
 from pilot.containers.trial import Trial
-from pilot.images import ImageStore, StoreOptions
+from pilot.images import ImageStore, LocalImage, StoreOptions
 from pilot.images.look_at_file import Seen
 from tests.pilot.sandbox import (
     fake_runtime,
@@ -77,6 +78,7 @@ def ladder(
     bundle: Bundle = NO_BUNDLE,
     clock: StepClock | None = None,
     memory: Memory | None = None,
+    images: ImageStore | None = None,
 ) -> Ladder:
     """Make a ladder with counted nonces."""
     counter = itertools.count()
@@ -86,7 +88,7 @@ def ladder(
         make_nonce=lambda: f"nonce{next(counter)}",
         host=os.environ,
     )
-    images = ImageStore(options=StoreOptions(look_kept_s=0.0))
+    images = images or ImageStore(options=StoreOptions(look_kept_s=0.0))
     tools = ContainerTools(runtimes=tuple(runtimes), images=images, trial=trial)
     return Ladder(tools, memory or Memory(), clock or StepClock())
 
@@ -351,3 +353,64 @@ async def test_each_site_gets_the_best_that_it_can_give(
     assert (choice.runtime is None) == (own_pid_namespace is None), choice.reasons
     if choice.runtime is not None:
         assert choice.rung.own_pid_namespace == own_pid_namespace
+
+
+# --- an image that this runtime can't take as it is --------------------------------------------
+
+
+class Unpacking(ImageStore):
+    """Has one image file, and the directory that it is unpacked to."""
+
+    def __init__(self, file: Path, directory: Path) -> None:
+        super().__init__()
+        self._file = LocalImage(
+            reference="an.sif", path=str(file), form=ImageForm.SIF, state="1", digest="sha256:1"
+        )
+        self._directory = msgspec.structs.replace(
+            self._file, path=str(directory), form=ImageForm.DIRECTORY
+        )
+
+    async def get(self, reference: str, *, digest: str = "") -> LocalImage:
+        """Return the file."""
+        return self._file
+
+    async def as_directory(self, image: LocalImage) -> LocalImage:
+        """Return the directory."""
+        return self._directory
+
+
+async def test_an_image_that_cannot_be_mounted_is_unpacked(tmp_path: Path, image: str) -> None:
+    """No FUSE and no loop device: the same runtime takes its files as a directory."""
+    script = f'case "$*" in *an.sif*) {NEVER_WORKS} ;; esac\n{WORKS}'
+    runtime = fake_runtime(tmp_path, script)
+    steps = ladder(tmp_path, [runtime], images=Unpacking(tmp_path / "an.sif", Path(image)))
+    choice = await steps.choose("an.sif", ContainerPolicy.REQUIRE)
+
+    assert choice.runtime == runtime
+    assert choice.image is not None
+    assert (choice.image.path, choice.image.digest) == (image, "sha256:1")
+    assert {step.reason for step in choice.steps} == {Reason.IMAGE_UNMOUNTABLE}
+
+
+async def test_a_runtime_that_takes_directories_only_gets_one(tmp_path: Path, image: str) -> None:
+    """It is not even asked to try the file."""
+    fake = fake_runtime(tmp_path, WORKS, "bwrap")
+    runtime = msgspec.structs.replace(fake, kind=RuntimeKind.BUBBLEWRAP)
+    steps = ladder(tmp_path, [runtime], images=Unpacking(tmp_path / "an.sif", Path(image)))
+    choice = await steps.choose("an.sif", ContainerPolicy.REQUIRE)
+
+    assert choice.image is not None
+    assert choice.image.path == image
+    assert choice.steps == ()
+
+
+async def test_what_one_runtime_cannot_be_told_the_next_is(tmp_path: Path) -> None:
+    """A comma in the state directory's path is nothing to Apptainer, and too much for Podman."""
+    place = owned_directory(tmp_path / "a,b", "")
+    image = owned_directory(place / "image", "")
+    podman = Runtime(path="/nonexistent/podman", kind=RuntimeKind.PODMAN)
+    apptainer = fake_runtime(tmp_path, WORKS)
+    choice = await ladder(place, [podman, apptainer]).choose(str(image), ContainerPolicy.REQUIRE)
+
+    assert choice.runtime == apptainer
+    assert {step.reason for step in choice.steps} == {Reason.NOT_EXPRESSIBLE}
