@@ -47,7 +47,7 @@ class BubblewrapDialect(Record, frozen=True, kw_only=True):
     kind: RuntimeKind = RuntimeKind.BUBBLEWRAP
     programs: tuple[str, ...] = ("bwrap",)
     image_forms: frozenset[ImageForm] = frozenset({ImageForm.DIRECTORY})
-    layers: Layers = Layers()
+    layers: Layers = Layers(makes_tmp=True)
     """Mount points can't be made below the image's own directories; in /tmp they always can."""
 
     @property

@@ -73,7 +73,7 @@ class DockerDialect(Record, frozen=True, kw_only=True):
     kind: RuntimeKind = RuntimeKind.DOCKER
     programs: tuple[str, ...] = ("docker",)
     image_forms: frozenset[ImageForm] = frozenset({ImageForm.DIRECTORY})
-    layers: Layers = Layers()
+    layers: Layers = Layers(makes_tmp=True)
     """Mount points can't be made below the image's own directories; in /tmp they always can."""
 
     @property

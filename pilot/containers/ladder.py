@@ -172,8 +172,8 @@ class Ladder:
         forms = dialect_of(runtime.kind).image_forms
         if image.form in forms:
             choice = await self._climb_rungs(runtime, image, steps)
-            is_unmountable = steps and steps[-1].reason is Reason.IMAGE_UNMOUNTABLE
-            if choice is not None or not is_unmountable or ImageForm.DIRECTORY not in forms:
+            is_file = image.form is not ImageForm.DIRECTORY
+            if choice is not None or not is_file or not _is_unmountable(steps):
                 return choice
         try:
             unpacked = await self._tools.images.as_directory(image)
@@ -252,6 +252,10 @@ class Ladder:
         except NotExpressible as error:
             detail = str(error).rstrip(".")
             return Verification(works=False, reason=Reason.NOT_EXPRESSIBLE, detail=detail)
+
+
+def _is_unmountable(steps: Sequence[Step]) -> bool:
+    return bool(steps) and steps[-1].reason is Reason.IMAGE_UNMOUNTABLE
 
 
 def _choice(way: Way, key: str, steps: Sequence[Step]) -> Choice:

@@ -55,7 +55,7 @@ def possible_layouts(
 
 
 def _bases(image: ImageTree, layers: Layers) -> list[str]:
-    own_tmp = layers.has_own_tmp and image.has(TMP_BASE)
+    own_tmp = layers.has_own_tmp and (layers.makes_tmp or image.has(TMP_BASE))
     can_make = [layers.makes_mount_points and base not in image.links for base in _ALL]
     bases = [TMP_BASE] if own_tmp or can_make[0] else []
     bases += [base for base in MAPPED_BASES if image.has(base)]

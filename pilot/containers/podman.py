@@ -78,7 +78,7 @@ class PodmanDialect(Record, frozen=True, kw_only=True):
     kind: RuntimeKind = RuntimeKind.PODMAN
     programs: tuple[str, ...] = ("podman",)
     image_forms: frozenset[ImageForm] = frozenset({ImageForm.DIRECTORY})
-    layers: Layers = Layers()
+    layers: Layers = Layers(makes_tmp=True)
     """Mount points can't be made below the image's own directories; in /tmp they always can."""
 
     @property

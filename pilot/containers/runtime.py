@@ -107,6 +107,8 @@ class Layers(Record, frozen=True, kw_only=True):
     """The site decides whether it does: it is tried, and what needs it has an alternative."""
     has_own_tmp: bool = True
     """It mounts a /tmp of the session's own, and makes mount points in there."""
+    makes_tmp: bool = False
+    """Its own /tmp needs none in the image."""
 
 
 class Rung(Record, frozen=True, kw_only=True):

@@ -1,4 +1,4 @@
-"""Golden wire files: what version 1 of the protocol looks like, byte for byte.
+"""Golden wire files: what the protocol looks like, byte for byte, in each of its versions.
 
 One file per message of both unions (a whole data frame), and one per frame of the session's
 own. A file that exists is never edited: a change that breaks one breaks older peers. To add the
@@ -52,7 +52,9 @@ from transport.messages import (
 )
 from transport.secret import Secret
 
-GOLDEN = Path(__file__).parent / "golden" / "v1"
+GOLDEN = Path(__file__).parent / "golden"
+VERSIONS = ("v1", "v2")
+"""Oldest first. A message that gains a field gets a file in a version of its own."""
 PLACEHOLDER = "not-a-real-token"
 
 _KILL = KillReason(code=KillCode.MEMORY, by="monitor", at=1.5, why="8.1 GB of 8 GB")
@@ -182,11 +184,17 @@ def wire_of(name: str) -> bytes:
 
 def golden(name: str) -> bytes:
     """Return a golden file's bytes; write it first where it is missing and that was asked for."""
-    path = GOLDEN / f"{name}.bin"
+    path = GOLDEN / newest(name) / f"{name}.bin"
     if not path.exists() and os.environ.get("WRITE_GOLDEN"):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(wire_of(name))
     return path.read_bytes()
+
+
+def newest(name: str) -> str:
+    """Return the newest version that has a file of its own."""
+    there = [version for version in VERSIONS if (GOLDEN / version / f"{name}.bin").exists()]
+    return there[-1] if there else VERSIONS[-1]
 
 
 def test_every_message_has_a_golden_file() -> None:
@@ -198,7 +206,17 @@ def test_every_message_has_a_golden_file() -> None:
         golden(name)
 
     assert set(BY_TAG) == tags
-    assert {path.stem for path in GOLDEN.iterdir()} == tags | set(FRAMES)
+    assert {path.stem for path in GOLDEN.glob("*/*.bin")} == tags | set(FRAMES)
+    assert sorted(path.name for path in GOLDEN.iterdir()) == sorted(VERSIONS)
+
+
+@pytest.mark.parametrize("path", sorted(GOLDEN.glob("*/*.bin")), ids=lambda path: str(path.stem))
+def test_a_golden_message_of_any_version_is_read(path: Path) -> None:
+    """What it didn't know yet is as if it weren't asked for."""
+    (envelope,) = frames_of(path.read_bytes())
+
+    if path.stem in BY_TAG:
+        assert codec_of(BY_TAG[path.stem]).decode(envelope.body) == BY_TAG[path.stem]
 
 
 @pytest.mark.parametrize("tag", BY_TAG)
@@ -268,7 +286,7 @@ def test_a_greeting_from_the_future_is_read(meant: Hello | Welcome) -> None:
 
 def test_no_golden_file_holds_a_credential() -> None:
     """The one secret in the corpus is a placeholder, and private keys have no field."""
-    corpus = b"".join(path.read_bytes() for path in GOLDEN.iterdir())
+    corpus = b"".join(path.read_bytes() for path in GOLDEN.glob("*/*.bin"))
 
     assert corpus.count(PLACEHOLDER.encode()) == 1
     assert b"PRIVATE" not in corpus

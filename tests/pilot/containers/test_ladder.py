@@ -394,6 +394,7 @@ async def test_an_image_that_cannot_be_mounted_is_unpacked(tmp_path: Path, image
 
 async def test_a_runtime_that_takes_directories_only_gets_one(tmp_path: Path, image: str) -> None:
     """It is not even asked to try the file."""
+    (Path(image) / "bin").mkdir()
     fake = fake_runtime(tmp_path, WORKS, "bwrap")
     runtime = msgspec.structs.replace(fake, kind=RuntimeKind.BUBBLEWRAP)
     steps = ladder(tmp_path, [runtime], images=Unpacking(tmp_path / "an.sif", Path(image)))
