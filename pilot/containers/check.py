@@ -77,6 +77,8 @@ class Asked(Record, frozen=True, kw_only=True):
     read_only: tuple[str, ...] = ()
     own_pid_namespace: bool = True
     host_pid_namespace: int = 0
+    host_namespaces: Mapping[str, int] = {}
+    """Others that must be its own: kind to the host's inode."""
     uid: int | None = None
     """None: whoever it is inside."""
 
@@ -120,7 +122,12 @@ async def verify(
 
 def own_pid_namespace() -> int:
     """Return the inode of this process's own PID namespace."""
-    return Path("/proc/self/ns/pid").stat().st_ino
+    return own_namespace("pid")
+
+
+def own_namespace(kind: str) -> int:
+    """Return the inode of this process's own namespace of a kind (pid, mnt, user, ...)."""
+    return Path(f"/proc/self/ns/{kind}").stat().st_ino
 
 
 def judge(asked: Asked, finished: Finished, causes: Sequence[Cause]) -> Verification:
@@ -173,6 +180,9 @@ def _compare(asked: Asked, check: SelfCheck, said: str) -> tuple[Reason, str] | 
     namespace = check.namespaces.get("pid")
     if asked.own_pid_namespace and namespace in {None, asked.host_pid_namespace}:
         return Reason.NO_PID_NAMESPACE, f"it gave no PID namespace of its own{because}"
+    for kind, inode in asked.host_namespaces.items():
+        if check.namespaces.get(kind) in {None, inode}:
+            return Reason.NOT_CONFINED, f"it gave no {kind} namespace of its own{because}"
     if not check.namespaces:
         return Reason.NOT_MOUNTED, "/proc inside is not the kernel's"
     return None

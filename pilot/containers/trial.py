@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from pilot.bundle import WRAPPER_VARIABLES, Bundle
-from pilot.containers.check import Asked, Verification, own_pid_namespace, verify
+from pilot.containers.check import Asked, Verification, own_namespace, verify
 from pilot.containers.layouts import Layout
 from pilot.containers.memory import key_of
 from pilot.containers.mounts import (
@@ -109,7 +109,8 @@ class Trial(Record, frozen=True, kw_only=True):
                 writable=(plan.work, plan.output, plan.private),
                 read_only=(plan.bundle,),
                 own_pid_namespace=way.rung.own_pid_namespace,
-                host_pid_namespace=own_pid_namespace(),
+                host_pid_namespace=own_namespace("pid"),
+                host_namespaces={"mnt": own_namespace("mnt")},
             )
             command = (*self.bundle.command(plan.bundle), "check")
             return await verify(launch, command, asked, host=self.host, timeout_s=self.timeout_s)

@@ -91,7 +91,7 @@ answer() {
   namespace=$1
   while [ "$1" != check ]; do shift; done
   nonce=$2; shift 2
-  printf '{"nonce":"%s","pid":14,"namespaces":{"pid":%s},"uid":0,' $nonce $namespace
+  printf '{"nonce":"%s","pid":14,"namespaces":{"pid":%s,"mnt":2},"uid":0,' $nonce $namespace
   printf '"uid_map":"","cgroup":"","mounts":1,"no_new_privileges":true,"python":"3.11",'
   printf '"directories":['
   while [ $# -gt 0 ]; do

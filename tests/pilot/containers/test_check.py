@@ -173,6 +173,23 @@ def test_another_user_inside_is_failure_where_one_was_asked_for() -> None:
     assert judge(wanted, finished(answer(uid=1001)), ()).works
 
 
+@pytest.mark.parametrize(
+    ("found", "works"),
+    [({"pid": 1, "mnt": 9}, True), ({"pid": 1, "mnt": 5}, False), ({"pid": 1}, False)],
+)
+def test_a_mount_namespace_of_its_own_is_no_matter_of_belief(
+    found: dict[str, int], works: bool
+) -> None:
+    """A "container" that shows the host's own files is none."""
+    wanted = msgspec.structs.replace(asked(), host_namespaces={"mnt": 5})
+    check = msgspec.json.decode(answer(), type=SelfCheck)
+    check = msgspec.structs.replace(check, namespaces=found)
+    verification = judge(wanted, finished(msgspec.json.encode(check)), ())
+
+    assert verification.works is works
+    assert (verification.reason is Reason.NOT_CONFINED) is not works
+
+
 def test_hanging_and_flooding_are_reasons_too() -> None:
     """Even a right answer in front of them doesn't help."""
     hung = Finished(exit_code=None, stdout=b"", stderr=b"", seconds=30.2, is_timed_out=True)
