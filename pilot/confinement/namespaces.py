@@ -8,12 +8,15 @@ so what is mounted there later, by an automounter say, is seen here, too; not th
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 from collections.abc import Iterable
 
 _FLAGS = {"mnt": 0x00020000, "user": 0x10000000, "pid": 0x20000000}
 _MS_RDONLY, _MS_NOSUID, _MS_NODEV, _MS_NOEXEC = 1, 2, 4, 8
 _MS_REMOUNT, _MS_BIND, _MS_REC, _MS_SLAVE = 32, 4096, 16384, 1 << 19
+_SYS_MOUNT_SETATTR = 442  # on every architecture
+_AT_FDCWD, _AT_RECURSIVE, _ATTR_RDONLY = -100, 0x8000, 1
 _PR_CAPBSET_DROP, _PR_SET_NO_NEW_PRIVS = 24, 38
 _CAPABILITY_VERSION_3 = 0x20080522
 _ROOTS_CAPABILITIES = range(8)
@@ -122,6 +125,24 @@ def hide(directory: str, kept: Iterable[str] = ()) -> None:
     _mount("none", directory, "", flags)
 
 
+def make_read_only(kept: Iterable[str]) -> None:
+    """Make every mount read-only, but for those at ``kept``: modes, owners and times stay, too.
+
+    Landlock has no say in those. Before Linux 5.12 nothing is done: mounts one by one, with
+    the flags that each is locked to, are not worth their risk.
+    """
+    try:
+        _set_mount_attributes("/", _AT_RECURSIVE, to_set=_ATTR_RDONLY)
+    except OSError as error:
+        if error.errno != errno.ENOSYS:
+            raise
+        return
+    for place in kept:
+        if not os.path.ismount(place):
+            _mount(place, place, "", _MS_BIND)
+        _set_mount_attributes(place, 0, to_clear=_ATTR_RDONLY)
+
+
 def drop_capabilities() -> None:
     """Give up what the user namespace gave; root keeps what it needs for files and users."""
     kept = sum(1 << number for number in _ROOTS_CAPABILITIES) if os.geteuid() == 0 else 0
@@ -148,6 +169,19 @@ def _mount(source: str, target: str, kind: str, flags: int, options: str = "") -
         options.encode() or None,
     )
     _checked(result, f"mount {target}")
+
+
+def _set_mount_attributes(place: str, flags: int, *, to_set: int = 0, to_clear: int = 0) -> None:
+    attributes = (ctypes.c_uint64 * 4)(to_set, to_clear, 0, 0)
+    result = _libc.syscall(
+        _long(_SYS_MOUNT_SETATTR),
+        ctypes.c_int(_AT_FDCWD),
+        os.fsencode(place),
+        ctypes.c_uint(flags),
+        attributes,
+        _long(ctypes.sizeof(attributes)),
+    )
+    _checked(result, f"mount_setattr {place}")
 
 
 def _write(path: str, text: str) -> None:

@@ -69,5 +69,7 @@ def _arrange(confinement: Confinement) -> tuple[str, ...]:
     namespaces.hide(confinement.hide, kept)
     if os.path.isdir(_SESSIONS):
         namespaces.hide(_SESSIONS)
+    own_proc = ("/proc",) if "pid" in confinement.namespaces else ()
+    namespaces.make_read_only((*filter(os.path.isdir, confinement.write), *own, *own_proc))
     namespaces.drop_capabilities()
     return own

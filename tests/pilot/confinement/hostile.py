@@ -62,6 +62,12 @@ def main() -> None:
         "mount in a namespace of its own": lambda: unshare_and_mount(work),
         "talk to an abstract socket": lambda: connect(targets["socket"]),
     }
+    if targets["has_mounts"]:  # Landlock alone has no say in these.
+        forbidden |= {
+            "make a file setuid": lambda: (beside / "targets.json").chmod(0o4755),
+            "give a file away": lambda: os.chown(beside / "targets.json", -1, os.getgid()),
+            "set a file's times": lambda: os.utime(beside / "targets.json", (1, 1)),
+        }
     allowed: dict[str, Callable[[], object]] = {
         "write in its work directory": lambda: (work / "a").write_text("x"),
         "move between directories": lambda: move(work),

@@ -105,6 +105,7 @@ def test_a_hostile_payload_can_do_its_work_and_nothing_else(
             "agent": run.pid,
             "other": other["payload"],
             "wrapper": other["wrapper"],
+            "has_mounts": namespaces.endswith("yes"),
             "socket": f"pilot-test-{os.getpid()}",
         }
         write_whole(beside / "targets.json", targets)
