@@ -220,6 +220,11 @@ def _check(settings: Settings, origins: Mapping[str, str]) -> None:
                 f"The setting binds = {settings.binds!r} ({origins['binds']}) can't be used: "
                 f"{path!r} is not an absolute path."
             )
+    if settings.image_digest and not settings.image:
+        raise UserError(
+            f"The setting image_digest ({origins['image_digest']}) can't be used without image: "
+            "it is the digest that this image must have."
+        )
     if settings.image_digest:
         check_digest(settings.image_digest, f"The setting image_digest ({origins['image_digest']})")
     if settings.log_format not in ("console", "json"):

@@ -23,6 +23,7 @@ from pilot.cli.surveying import survey
 from pilot.clock import SystemClock
 from pilot.containers.ladder import ContainerPolicy
 from pilot.images import from_directory, local_path, parse_reference
+from pilot.jdl import unknown_keys_note
 from pilot.node import queue_policy
 from pilot.printable import printable
 from pilot.queue import KillAnswer, QueueStore
@@ -102,6 +103,9 @@ def submit(
     """Put jobs into the queue; an agent (`pilot run`) takes them from there."""
     settings = _settings(settings_file, state=state).settings
     parsed = parse_files(files, settings.catalogue)
+    for jdl in parsed:
+        if note := unknown_keys_note(jdl.description):
+            sys.stderr.write(f"pilot: {jdl.path}: {printable(note)}\n")
     with _store(settings) as store:
         ids = submit_all(store, parsed, SystemClock().now())
         for row in store.jobs(ids):
@@ -216,8 +220,10 @@ def probe(
 ) -> None:
     """Tell what this node supports, why, and what its administrator should change."""
     settings = _settings(settings_file, state=state).settings
-    image = str(Path(image).absolute()) if image and "://" not in image else image
-    if runtime_config and not os.access(runtime_config, os.R_OK):
+    image = from_directory(image, Path()) if image else image
+    if runtime_config and not (
+        os.access(runtime_config, os.R_OK) and Path(runtime_config).is_file()
+    ):
         raise UserError(f"The configuration {runtime_config} can't be read.")
     options = probe_options(settings, os.environ, image=image, runtime_config=runtime_config)
     report = probe_node(options)

@@ -162,7 +162,11 @@ class Ladder:
             found = await self._climb_runtime(runtime, image, steps)
             if found is not None:
                 return found
-        none = () if self._tools.runtimes else ("No container runtime was found on this node.",)
+        none = (
+            ()
+            if self._tools.runtimes
+            else ("No container runtime that the settings allow was found on this node.",)
+        )
         return Choice(steps=tuple(steps), reasons=(*none, *map(str, steps)))
 
     async def _climb_runtime(

@@ -112,6 +112,8 @@ class NodeLauncher:
         digest = wanted.container_image_digest
         if not wanted.container_image:
             digest = digest or self._options.image_digest
+        if digest and not image:
+            raise UserError("a container image's digest is required, and no image is named")
         if not image and self._options.policy is not ContainerPolicy.REQUIRE:
             plan = await self._bare(attempt, "bare: no container image is asked for")
         else:
@@ -182,8 +184,14 @@ class NodeLauncher:
         files.make()
 
     async def _contained(self, attempt: Attempt, reference: str, digest: str) -> LaunchPlan:
-        policy = self._options.policy
-        if policy is ContainerPolicy.NEVER:
+        # Who requires a digest wants this image, and no other way to run.
+        policy = ContainerPolicy.REQUIRE if digest else self._options.policy
+        if self._options.policy is ContainerPolicy.NEVER:
+            if digest:
+                raise UserError(
+                    f"the container image must have the digest {digest}, and containers are "
+                    "switched off on this node"
+                )
             return await self._bare(attempt, "bare: containers are switched off")
         try:
             ladder = await self._made_ladder()
@@ -194,7 +202,8 @@ class NodeLauncher:
                 raise
             return await self._bare(attempt, f"bare: {error}")
         if choice.runtime is None:
-            return await self._bare(attempt, *choice.reasons, "bare: no container works")
+            why = "no runtime works with the image" if choice.steps else "there is no container"
+            return await self._bare(attempt, *choice.reasons, f"bare: {why}")
         mounts = await contained_mounts(attempt, choice, ladder.tools)
         await asyncio.to_thread(make_mount_points, mounts)
         plan = contained_plan(attempt, choice, ladder.tools, mounts)

@@ -186,6 +186,13 @@ def _broken(runtime: RuntimeFacts, host: HostFacts) -> Advice | None:
 
 
 def _repair(runtime: RuntimeFacts) -> Advice:
+    if runtime.steps and runtime.steps[-1].reason is Reason.NO_DAEMON:
+        return Advice(
+            code="start-daemon",
+            where="the node",
+            change=f"start the daemon of {runtime.path}, if jobs are to use it",
+            why="the program is there and its daemon doesn't answer",
+        )
     last = runtime.steps[-1].detail if runtime.steps else "it doesn't run the wrapper's self-check"
     return Advice(
         code="repair-runtime",
