@@ -7,8 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from pilot.bundle import build_bundle
-
 MAKE_IMAGE = Path(__file__).parents[2] / "examples" / "campaign" / "make-image"
 
 
@@ -22,11 +20,3 @@ def busybox_image(apptainer: Path, tmp_path_factory: pytest.TempPathFactory) -> 
     if done.returncode:
         pytest.skip(f"no image for {apptainer} can be made here: {done.stderr.strip()}")
     return image
-
-
-@pytest.fixture(scope="session")
-def bundles(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Give a directory with a published bundle that all runs share (the setting ``bundle``)."""
-    directory = tmp_path_factory.mktemp("bundles")
-    build_bundle(directory)
-    return directory

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import atexit
 import json
 import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from pilot import procfs
+from pilot.bundle import build_bundle
+from pilot.plain_files import remove_tree
 
 ROOT = Path(__file__).parents[2]
 PATIENCE_S = 60.0
@@ -35,7 +40,21 @@ def pilot(*arguments: str, environment: dict[str, str] | None = None) -> tuple[i
 
 def pilot_environment(more: dict[str, str] | None = None) -> dict[str, str]:
     """Return an environment in which the checkout's own pilot is found."""
-    return {**os.environ, "PYTHONPATH": str(ROOT), "PILOT_HEARTBEAT_S": "0.5", **(more or {})}
+    given = {
+        "PYTHONPATH": str(ROOT),
+        "PILOT_HEARTBEAT_S": "0.5",
+        "PILOT_BUNDLE": str(published_bundles()),
+    }
+    return {**os.environ, **given, **(more or {})}
+
+
+@cache
+def published_bundles() -> Path:
+    """Return a directory with a published bundle: not every run makes its own."""
+    directory = Path(tempfile.mkdtemp(prefix="pilot-test-bundles-"))
+    atexit.register(remove_tree, directory)
+    build_bundle(directory)
+    return directory
 
 
 class PilotRun:

@@ -14,7 +14,7 @@ from tests.pilot.sandbox import APPTAINER, make_image, needs_apptainer, public_d
 pytestmark = pytest.mark.real
 
 
-def run_with(place: Path, bundles: Path, runtime: str, *flags: str) -> tuple[int, Job]:
+def run_with(place: Path, runtime: str, *flags: str) -> tuple[int, Job]:
     """Run a job in a busybox image where ``apptainer`` is this script; return its story."""
     (place / "bin").mkdir()
     script(place / "bin" / "apptainer", runtime)
@@ -24,7 +24,6 @@ def run_with(place: Path, bundles: Path, runtime: str, *flags: str) -> tuple[int
     environment = {
         "PATH": f"{place / 'bin'}:{os.environ.get('PATH', os.defpath)}",
         "PILOT_CONTAINER_CHECK_S": "5",
-        "PILOT_BUNDLE": str(bundles),
     }
     state = str(place / "state")
     arguments = ("--image", str(image), "--runtime", "apptainer", "--state", state, *flags)
@@ -51,20 +50,18 @@ def traces(job: Job) -> str:
     ],
 )
 def test_a_broken_runtime_costs_a_job_nothing_but_its_container(
-    tmp_path: Path, bundles: Path, runtime: str, reason: str
+    tmp_path: Path, runtime: str, reason: str
 ) -> None:
     """It runs bare, and its trace says why, with the code."""
-    code, job = run_with(tmp_path, bundles, runtime)
+    code, job = run_with(tmp_path, runtime)
 
     assert (code, job["status"], job["container"]) == (0, "DONE", None)
     assert reason in traces(job)
 
 
-def test_a_node_that_must_have_a_container_and_has_none_takes_no_job(
-    tmp_path: Path, bundles: Path
-) -> None:
+def test_a_node_that_must_have_a_container_and_has_none_takes_no_job(tmp_path: Path) -> None:
     """It ends with the pilot's own exit code, before it asks for work."""
-    code, job = run_with(tmp_path, bundles, "exit 0", "--container", "require")
+    code, job = run_with(tmp_path, "exit 0", "--container", "require")
 
     assert code == 3
     assert job == {}
@@ -72,7 +69,7 @@ def test_a_node_that_must_have_a_container_and_has_none_takes_no_job(
 
 @pytest.mark.apptainer
 @needs_apptainer
-def test_a_runtime_that_works_once_and_then_not_is_left(bundles: Path) -> None:
+def test_a_runtime_that_works_once_and_then_not_is_left() -> None:
     """Its check was right, its launch was not: the job is given back, and goes another way."""
     broken = f"""
 case " $* " in
@@ -82,7 +79,7 @@ echo 'FATAL: it broke' >&2
 exit 255
 """
     with public_directory() as place:
-        code, job = run_with(place, bundles, broken)
+        code, job = run_with(place, broken)
 
     assert (code, job["status"], job["container"]) == (0, "DONE", None)
     assert job["attempt"] > 1
