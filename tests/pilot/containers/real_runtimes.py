@@ -56,10 +56,10 @@ def docker_daemon(place: Path) -> Iterator[str]:
     if shutil.which("docker") and not subprocess.run(ask, capture_output=True).returncode:
         yield os.environ.get("DOCKER_HOST", "")
         return
-    if shutil.which("dockerd") is None:
-        pytest.skip("There is no dockerd here; tests/engines/install-runtimes installs it.")
     if os.geteuid() != 0:
         pytest.skip("No Docker daemon answers, and only root can start one.")
+    if shutil.which("dockerd") is None:
+        pytest.skip("There is no dockerd here; tests/engines/install-runtimes installs it.")
     address = f"unix://{place}/docker.sock"
     # What it mounts is left behind: so it has a mount namespace of its own.
     command = (

@@ -178,6 +178,7 @@ class OneImage(ImageStore):
     """A store with one image, which it looks into as the real one does."""
 
     def __init__(self, path: Path, form: ImageForm) -> None:
+        super().__init__()
         self._image = LocalImage(reference=str(path), path=str(path), form=form, state="")
 
     async def get(self, reference: str, *, digest: str = "") -> LocalImage:
