@@ -198,7 +198,10 @@ class Ladder:
             return None
         state = await self._state_of(runtime)
         lacking: set[tuple[bool, Layout]] = set()
+        unmountable: set[bool] = set()
         for rung in dialect.rungs(runtime, is_root=os.geteuid() == 0):
+            if rung.use_userns in unmountable:
+                continue  # Nor does a PID namespace more or less mount an image.
             for layout in layouts:
                 if (rung.use_userns, layout) in lacking:
                     continue  # A PID namespace more or less makes no mount point.
@@ -216,6 +219,8 @@ class Ladder:
                 steps.append(_failed(way, verification))
                 if verification.reason is Reason.NO_MOUNT_POINT:
                     lacking.add((rung.use_userns, layout))
+                if verification.reason is Reason.IMAGE_UNMOUNTABLE:
+                    unmountable.add(rung.use_userns)
                 if verification.reason not in _OTHER_BASE:
                     break
             if steps[-1].reason in _OTHER_RUNTIME:

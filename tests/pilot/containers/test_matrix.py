@@ -95,8 +95,8 @@ class Outcome(Record, frozen=True, kw_only=True):
 def expected(cell: Cell) -> Outcome:
     """Return what must come of a cell."""
     if cell.form is not ImageForm.DIRECTORY and not HAS_FUSE:
-        # One for each rung; then it would be unpacked, and there is no cache here.
-        return Outcome(steps=(Reason.IMAGE_UNMOUNTABLE,) * 4 + (Reason.IMAGE_FORM,))
+        # With --userns and without; then it would be unpacked, and there is no cache here.
+        return Outcome(steps=(Reason.IMAGE_UNMOUNTABLE,) * 2 + (Reason.IMAGE_FORM,))
     without_pid = () if cell.pid else (Reason.NO_PID_NAMESPACE,)
     if cell.overlay or cell.underlay:
         return Outcome(base="/tmp", sees_site=True, steps=without_pid)
