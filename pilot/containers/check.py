@@ -177,14 +177,14 @@ def _compare(asked: Asked, check: SelfCheck, said: str) -> tuple[Reason, str] | 
     for path in asked.read_only:
         if seen[path].is_writable:
             return Reason.NOT_MOUNTED, f"{path} was to be read-only inside, and can be written"
+    if not check.namespaces:
+        return Reason.NOT_MOUNTED, "/proc inside is not the kernel's"
     namespace = check.namespaces.get("pid")
     if asked.own_pid_namespace and namespace in {None, asked.host_pid_namespace}:
         return Reason.NO_PID_NAMESPACE, f"it gave no PID namespace of its own{because}"
     for kind, inode in asked.host_namespaces.items():
         if check.namespaces.get(kind) in {None, inode}:
             return Reason.NOT_CONFINED, f"it gave no {kind} namespace of its own{because}"
-    if not check.namespaces:
-        return Reason.NOT_MOUNTED, "/proc inside is not the kernel's"
     return None
 
 
