@@ -125,6 +125,7 @@ def main() -> None:
     # OpenSSL would look for its configuration and its modules where the image says.
     os.environ.update(OPENSSL_CONF=os.devnull, CRYPTOGRAPHY_OPENSSL_NO_LEGACY="1")
     # asyncio and msgspec do without these, which cost 25 ms: nothing here speaks TLS.
+    # None in their place, which the stubs don't know of, makes importing them an error.
     sys.modules.update(dict.fromkeys(("ssl", "typing_extensions")))  # type: ignore[arg-type]
     find_modules(arguments)
     from pilot.wrapper_process import run_wrapper

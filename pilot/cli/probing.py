@@ -30,6 +30,7 @@ _STYLES = {
     NodeClass.NONE: "bold red",
 }
 _LONG = ("CPU_", "OS_", "RAM_", "UNAME")
+_PLACES = ("/tmp", "/var/tmp")  # noqa: S108 - a new directory of its own is made there
 _SHOWN = frozenset({"CPU_model_name", "OS_PRETTY_NAME"})
 """Of the long families, what a person is shown; the rest is in the JSON."""
 
@@ -42,7 +43,7 @@ def probe_options(settings: Settings, host: Mapping[str, str], **given: str) -> 
         node=settings.node,
         site=settings.site,
         host=dict(host),
-        places=(state, host.get("TMPDIR", tempfile.gettempdir()), "/tmp", "/var/tmp"),  # noqa: S108
+        places=(state, host.get("TMPDIR", tempfile.gettempdir()), *_PLACES),
         bundle_place=state if settings.state_directory.is_dir() else "",
         image_cache=str(settings.image_directory) if settings.state_directory.is_dir() else "",
         image_cache_bytes=settings.image_cache_bytes,

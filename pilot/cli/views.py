@@ -109,7 +109,7 @@ def job_table(rows: Iterable[JobRow]) -> Table:
     """Return the table of jobs for a terminal."""
     table = Table(box=None, pad_edge=False)
     for title, justify in (("id", "right"), ("name", "left"), ("status", "left")):
-        table.add_column(title, justify=justify, no_wrap=True)  # type: ignore[arg-type]
+        table.add_column(title, justify=justify, no_wrap=True)  # type: ignore[arg-type] # a plain str
     table.add_column("try", justify="right", no_wrap=True)
     table.add_column("exit", justify="right", no_wrap=True)
     table.add_column("in", no_wrap=True)

@@ -20,6 +20,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from pilot.containers import own_root
+from pilot.containers.mounts import TMP_BASE
 from pilot.containers.runtime import (
     SYSTEM_PATH,
     Bind,
@@ -75,7 +76,7 @@ class BubblewrapDialect(Record, frozen=True, kw_only=True):
         for path in _OF_THE_NODE:
             options += ["--ro-bind-try", path, path]
         scratch = launch.scratch_directory
-        options += ["--bind", scratch, "/tmp"] if scratch else ["--tmpfs", "/tmp"]  # noqa: S108
+        options += ["--bind", scratch, TMP_BASE] if scratch else ["--tmpfs", TMP_BASE]
         for bind in launch.binds:
             options += _bind_options(bind)
         program = own_root.quoted(launch.runtime.path, *launch.runtime.arguments)

@@ -19,6 +19,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from pilot.containers import own_namespaces
+from pilot.containers.mounts import TMP_BASE
 from pilot.containers.own_root import quoted
 from pilot.containers.runtime import (
     SYSTEM_PATH,
@@ -109,7 +110,7 @@ class CharliecloudDialect(Record, frozen=True, kw_only=True):
     def environment(self, launch: ContainerLaunch, host: Mapping[str, str]) -> dict[str, str]:
         """Return the environment: the wrapper's, and what ch-run itself needs."""
         handed_on_by_name(launch.environment, self.kind)
-        tmp = f"{launch.scratch_directory}/tmp"  # noqa: S108
+        tmp = f"{launch.scratch_directory}{TMP_BASE}"
         needed = {"USER": host.get("USER", "pilot"), "TMPDIR": tmp}
         return {"PATH": SYSTEM_PATH, **launch.environment, **needed}
 

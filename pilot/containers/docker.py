@@ -20,6 +20,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from pilot.containers import oci, own_root
+from pilot.containers.mounts import TMP_BASE
 from pilot.containers.runtime import (
     Bind,
     Cause,
@@ -48,7 +49,7 @@ _CLIENT_VARIABLES = (
     "DOCKER_CERT_PATH",
 )
 """By which the client finds its daemon."""
-_TMP = "/tmp/"  # noqa: S108
+_TMP = f"{TMP_BASE}/"
 _ROOT = "THE-ROOT"  # the word that the shell replaces
 _PREPARE = "names= links=\n"
 _LINK = 'names="$names.$inside\n" links="$links$inside $target\n"'
@@ -93,7 +94,7 @@ class DockerDialect(Record, frozen=True, kw_only=True):
         """Return the command line; see `pilot.containers.runtime.Dialect`."""
         if not launch.scratch_directory:
             raise NotExpressible("Docker can't be used without a directory for /tmp.")
-        tmp = Bind(source=launch.scratch_directory, destination="/tmp")  # noqa: S108
+        tmp = Bind(source=launch.scratch_directory, destination=TMP_BASE)
         docker = own_root.quoted(launch.runtime.path, *launch.runtime.arguments)
         return own_root.command_in_own_root(
             launch.image,

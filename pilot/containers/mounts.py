@@ -38,7 +38,7 @@ from transport.errors import OperatorError, PilotError, UserError
 from transport.messages import Record
 
 TMP_BASE = "/tmp"  # noqa: S108 - inside the container, and the session's own
-MAPPED_BASES = ("/mnt", "/media", "/srv", "/var/tmp", "/opt", "/home", "/root")  # noqa: S108
+MAPPED_BASES = ("/mnt", "/media", "/srv", "/var/tmp", "/opt", "/home", "/root")  # noqa: S108 - an image's
 """Directories of an image that a job can do without, the first that is there counts."""
 LOOKED_FOR = (TMP_BASE, *MAPPED_BASES, "/cvmfs")
 """What is worth knowing of any image."""

@@ -25,7 +25,7 @@ _LEFT_OUT = (
     "/proc",
     "/run",
     "/sys",
-    "/tmp",  # noqa: S108
+    "/tmp",  # noqa: S108 - inside
     "/etc/hostname",
     "/etc/hosts",
     "/etc/mtab",

@@ -24,6 +24,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from pilot.containers import oci, own_namespaces, own_root
+from pilot.containers.mounts import TMP_BASE
 from pilot.containers.runtime import (
     SYSTEM_PATH,
     Bind,
@@ -111,7 +112,9 @@ class PodmanDialect(Record, frozen=True, kw_only=True):
             options=(
                 *_OPTIONS.split(),
                 *(f"--env={name}" for name in handed_on_by_name(launch.environment, self.kind)),
-                oci.bind_option(Bind(source=f"{scratch}/tmp", destination="/tmp"), self.kind),  # noqa: S108
+                oci.bind_option(
+                    Bind(source=f"{scratch}{TMP_BASE}", destination=TMP_BASE), self.kind
+                ),
                 *(oci.bind_option(bind, self.kind) for bind in launch.binds),
                 f"--workdir={launch.working_directory}",
                 "--rootfs",

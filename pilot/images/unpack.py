@@ -73,7 +73,7 @@ class Tree:
                 while (member := tar.next()) is not None:
                     self._add(tar, member)
                     # It keeps each, and a layer may have a million.
-                    tar.members = []  # type: ignore[attr-defined]
+                    tar.members = []  # type: ignore[attr-defined] # the stubs leave it out
             stream.read_to_the_end()
         if stream.digest != diff_id:
             raise UserError(

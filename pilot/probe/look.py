@@ -188,7 +188,7 @@ def surroundings(_: str) -> Facts:
 
 def temp(_: str) -> Facts:
     """Look at the directory for temporary files."""
-    place = os.environ.get("TMPDIR") or "/tmp"  # noqa: S108
+    place = os.environ.get("TMPDIR") or "/tmp"  # noqa: S108 - it is only told
     facts: Facts = {"temp_directory": place}
     try:
         status = os.statvfs(place)

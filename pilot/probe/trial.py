@@ -27,6 +27,7 @@ from pilot.containers.check import (
 )
 from pilot.containers.dialects import dialect_of
 from pilot.containers.ladder import Choice, ContainerPolicy
+from pilot.containers.mounts import TMP_BASE
 from pilot.containers.runtime import Bind, ContainerLaunch, ImageForm, Reason, Rung, Runtime
 from pilot.probe.conf_file import FoundConf, find_conf
 from pilot.probe.facts import RuntimeFacts, StepFacts
@@ -131,7 +132,7 @@ class RuntimeTrial:
         nonce, dialect = self._make_nonce(), dialect_of(self._runtime.kind)
         try:
             launch = await asyncio.to_thread(self._prepared, rung, image, inside, nonce)
-            bundle = self._workshop.bundle.command("/tmp/pilot")  # noqa: S108
+            bundle = self._workshop.bundle.command(f"{TMP_BASE}/pilot")
             finished = await run_bounded(
                 [*dialect.command(launch), *bundle, "check", nonce, inside],
                 environment=dialect.environment(launch, self._workshop.host) | dict(more or {}),
@@ -155,12 +156,12 @@ class RuntimeTrial:
             binds=(
                 Bind(
                     source=str(self._workshop.bundle.root),
-                    destination="/tmp/pilot",  # noqa: S108
+                    destination=f"{TMP_BASE}/pilot",
                     read_only=True,
                 ),
                 Bind(source=str(root / "job"), destination=inside),
             ),
-            working_directory="/tmp",  # noqa: S108
+            working_directory=TMP_BASE,
             scratch_directory=str(root / "scratch"),
             rung=rung,
             environment=WRAPPER_VARIABLES,

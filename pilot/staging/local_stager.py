@@ -32,7 +32,7 @@ class LocalStager:
 
         def prepare(_stop: threading.Event) -> None:
             # Both now: by the end of a long job, another version may stand in their place.
-            from pilot.staging import stage_in, stage_out  # noqa: F401
+            from pilot.staging import stage_in, stage_out  # noqa: F401 - for later
 
             stage_in.prepare(work_directory)
 

@@ -131,7 +131,7 @@ def _drawing(salt: str, inches: tuple[float, float]) -> Iterator[Figure]:
     }
     with warnings.catch_warnings(), mpl.rc_context(dict(mpl.rcParamsDefault)):
         for name, value in settings.items():
-            mpl.rcParams[name] = value  # type: ignore[index]
+            mpl.rcParams[name] = value  # type: ignore[index] # the stubs list the keys
         warnings.simplefilter("ignore")  # A site's name may have letters that its fonts lack.
         yield Figure(figsize=inches, layout="constrained" if salt == "bars" else None)
 
